@@ -1,0 +1,58 @@
+"""Every setting of DPO training, with its unit. Defaults are those of Tulu V2.5 DPO 13B, StackExchange 60k."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+Precision = Literal["bf16", "fp32"]
+
+
+class TrainConfig(BaseModel):
+    """How the policy is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # What cannot change the result beyond rounding stays out of the fingerprint.
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {"tokens_per_pack", "zero_stage", "ranks", "save_every", "resume"}
+    )
+
+    loss: Literal["sigmoid"] = "sigmoid"
+    """Loss on the margin of summed log-probs: Rafailov et al. 2023, equation 7."""
+    beta: PositiveFloat = 0.1
+    """Strength of the pull towards the reference, for summed log-probs."""
+    label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
+    """Share of pairs taken to be the wrong way round (conservative DPO)."""
+    learning_rate: PositiveFloat = 5.0e-7
+    """Peak learning rate, reached at the end of the warm-up."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Course of the learning rate after the warm-up; linear and cosine end at 0."""
+    warmup_ratio: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of all optimizer steps in which the learning rate rises from 0."""
+    batch_size: PositiveInt = 32
+    """Pairs in one optimizer step, over all ranks."""
+    epochs: PositiveInt = 3
+    """Passes over the train pairs, each in an order of its own."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of Adam's first and second moment."""
+    adam_eps: PositiveFloat = 1.0e-8
+    """Adam's epsilon."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay."""
+    max_grad_norm: PositiveFloat | None = 1.0
+    """Global norm to which gradients are clipped; null clips nothing."""
+    precision: Precision = "bf16"
+    """Arithmetic of the forward and backward pass; master weights, log-softmax and loss are fp32 always."""
+    tokens_per_pack: PositiveInt | None = None
+    """Tokens in one forward pass of one rank; null lets the trainer choose. Never changes the batch."""
+    zero_stage: Literal[0, 1, 2, 3] = 3
+    """What DeepSpeed shares out over the ranks: nothing, optimizer, gradients, parameters."""
+    ranks: PositiveInt = 8
+    """Processes, one a GPU; on a CPU one a core or fewer."""
+    save_every: PositiveInt = 100
+    """Optimizer steps between two checkpoints."""
+    resume: str = Field("auto", pattern=r"^(auto|fresh|from:.+)$")
+    """`auto` goes on from the last whole checkpoint of this very training; `fresh` forgets it; `from:PATH`."""
+
+    def identity(self) -> dict[str, Any]:
+        """The config without what cannot change the result: what is hashed."""
+        return self.model_dump(mode="json", exclude=set(self.incidental))
