@@ -1,8 +1,8 @@
 """Dedupe: pairs -> pairs no two of which say the same thing, with a reason for every drop.
 
-    in   pairs.parquet
-    out  pairs.parquet     the same columns and `cluster`
-         dropped.parquet   pair_id, reason, place, kept_pair_id
+in   pairs.parquet
+out  pairs.parquet     the same columns and `cluster`
+     dropped.parquet   pair_id, reason, place, kept_pair_id
 """
 
 from pydantic import Field

@@ -1,9 +1,9 @@
 """Evaluate: tuned model and held-out rows -> metrics with intervals, and plots.
 
-    in   model/ (trained), held_out/, held_out.parquet (reference), held_out.parquet (sample)
-    out  rows.parquet     one row a held-out pair, its log-probs and margin
-         metrics.json
-         plots/
+in   model/ (trained), held_out/, held_out.parquet (reference), held_out.parquet (sample)
+out  rows.parquet     one row a held-out pair, its log-probs and margin
+     metrics.json
+     plots/
 """
 
 from pydantic import Field, PositiveInt

@@ -1,7 +1,7 @@
 """Ingest: one source -> posts (a dump) or pairs (everything else).
 
-    in   an archive, a folder, a file, a URL or a hub data set
-    out  posts.parquet or pairs.parquet, dropped.parquet
+in   an archive, a folder, a file, a URL or a hub data set
+out  posts.parquet or pairs.parquet, dropped.parquet
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Model: the start model -> safetensors, config and tokenizer in the store.
 
-    in   a built-in name, a folder, or a hub id with revision (`org/name@revision`)
-    out  model/   what transformers loads
+in   a built-in name, a folder, or a hub id with revision (`org/name@revision`)
+out  model/   what transformers loads
 """
 
 from tasks.manifest import Manifest

@@ -1,8 +1,8 @@
 """Pair: posts -> pairs of answers to one question, the better one first.
 
-    in   posts.parquet     questions and answers of each source (or pairs.parquet, taken over as it is)
-    out  pairs.parquet     one row a pair, the columns of tasks/pairs.py
-         dropped.parquet   pair_id, reason, place
+in   posts.parquet     questions and answers of each source (or pairs.parquet, taken over as it is)
+out  pairs.parquet     one row a pair, the columns of tasks/pairs.py
+     dropped.parquet   pair_id, reason, place
 """
 
 from collections.abc import Sequence

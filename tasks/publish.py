@@ -1,10 +1,10 @@
 """Publish: everything -> a model folder with its card, attribution and lineage.
 
-    out  model/              safetensors, tokenizer, chat template, README.md (the card)
-         attribution.csv     one row a post used
-         lineage.json        every stage, from the dump's checksum to the weights
-         train_pair_ids.txt
-         report.html
+out  model/              safetensors, tokenizer, chat template, README.md (the card)
+     attribution.csv     one row a post used
+     lineage.json        every stage, from the dump's checksum to the weights
+     train_pair_ids.txt
+     report.html
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Reference: token rows and the start model -> its summed log-probs, scored once.
 
-    in   train/, held_out/, model/
-    out  train.parquet, held_out.parquet   pair_id, ref_chosen_logps, ref_rejected_logps
+in   train/, held_out/, model/
+out  train.parquet, held_out.parquet   pair_id, ref_chosen_logps, ref_rejected_logps
 """
 
 from tasks.config import StageConfig

@@ -1,7 +1,7 @@
 """Sample: pairs -> exactly `size` train pairs and the held-out pairs, the same ones every time.
 
-    in   pairs.parquet (with cluster)
-    out  train.parquet, held_out.parquet   the same columns, in the order of their keyed rank
+in   pairs.parquet (with cluster)
+out  train.parquet, held_out.parquet   the same columns, in the order of their keyed rank
 """
 
 from pydantic import NonNegativeInt, PositiveInt

@@ -1,8 +1,8 @@
 """Tokenize: pairs -> token ids, one row a pair, prompt once.
 
-    in   train.parquet, held_out.parquet, the model's tokenizer
-    out  train/, held_out/   datasets (save_to_disk): pair_id, prompt_ids, chosen_ids, rejected_ids
-         dropped.parquet     pair_id, reason, place
+in   train.parquet, held_out.parquet, the model's tokenizer
+out  train/, held_out/   datasets (save_to_disk): pair_id, prompt_ids, chosen_ids, rejected_ids
+     dropped.parquet     pair_id, reason, place
 """
 
 from typing import Literal

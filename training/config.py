@@ -12,9 +12,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
     # What cannot change the result beyond rounding stays out of the fingerprint.
-    incidental: ClassVar[frozenset[str]] = frozenset(
-        {"tokens_per_pack", "zero_stage", "ranks", "save_every", "resume"}
-    )
+    incidental: ClassVar[frozenset[str]] = frozenset({"tokens_per_pack", "zero_stage", "ranks", "save_every", "resume"})
 
     loss: Literal["sigmoid"] = "sigmoid"
     """Loss on the margin of summed log-probs: Rafailov et al. 2023, equation 7."""
