@@ -1,0 +1,185 @@
+"""The command line: `prefstack run | plan | show | trace | doctor`.
+
+Standard output carries the answer (one JSON object with --json), standard error everything else. Exit status: 0 done,
+1 surroundings, 2 command line or recipe, 3 input, 4 gate, 5 scoring, training or evaluation, 130 interrupted.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import ClickException, UsageError
+
+from flows.runs import Summary, empty_summary, failure
+from tasks.errors import PrefstackError, RecipeError, Surroundings
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Turns Stack Exchange into a preference-tuned language model, as a Prefect pipeline.",
+)
+
+RecipeArg = Annotated[str, typer.Argument(help="A built-in recipe (demo, site, ...) or the path of a YAML file.")]
+SetOpt = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Replace a setting; VALUE is YAML.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+ForceOpt = Annotated[list[str], typer.Option("--force", metavar="STAGE", help="Build this stage again.")]
+DebugOpt = Annotated[bool, typer.Option("--debug", help="Show tracebacks and every log line of Prefect.")]
+WorkDirOpt = Annotated[Path, typer.Option("--work-dir", help="Where the store and the runs are.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArg,
+    overrides: SetOpt = [],  # noqa: B006
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="The last stage to do.")] = None,
+    force: ForceOpt = [],  # noqa: B006
+    name: Annotated[str | None, typer.Option(help="Name of the run; the default tells recipe and time.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check digests of reused files, not only sizes.")] = False,
+    as_json: JsonOpt = False,
+    debug: DebugOpt = False,
+) -> None:
+    """Do what the recipe says; what is finished already is reused."""
+    from flows.commands import run_command
+
+    run_command(recipe, overrides, until, force, name, verify=verify, as_json=as_json, debug=debug)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArg,
+    overrides: SetOpt = [],  # noqa: B006
+    force: ForceOpt = [],  # noqa: B006
+    as_json: JsonOpt = False,
+    debug: DebugOpt = False,
+) -> None:
+    """Say what would run and what is reused; start nothing."""
+    from flows.plan import plan_recipe, plan_text
+
+    answer = plan_recipe(recipe, overrides, force)
+    _print(answer, plan_text, as_json)
+
+
+@app.command()
+def show(
+    target: Annotated[str, typer.Argument(metavar="RUN|FOLDER", help="A run's name, `latest`, or a stage folder.")],
+    work_dir: WorkDirOpt = Path("runs"),
+    as_json: JsonOpt = False,
+    debug: DebugOpt = False,
+) -> None:
+    """Show lineage, counts and metrics of a finished run or stage folder."""
+    from flows.show import show_target, show_text
+
+    _print(show_target(target, work_dir.absolute()), show_text, as_json)
+
+
+@app.command()
+def trace(
+    pair_id: Annotated[str, typer.Argument(metavar="PAIR_ID", help="Such as beer.stackexchange.com/1/4/7.")],
+    run_name: Annotated[str, typer.Option("--run", help="The run to look in.")] = "latest",
+    work_dir: WorkDirOpt = Path("runs"),
+    as_json: JsonOpt = False,
+    debug: DebugOpt = False,
+) -> None:
+    """Say where a pair came from and what became of it at every stage."""
+    from flows.trace import trace_pair, trace_text
+
+    _print(trace_pair(pair_id, run_name, work_dir.absolute()), trace_text, as_json)
+
+
+@app.command()
+def doctor(as_json: JsonOpt = False, debug: DebugOpt = False) -> None:
+    """Check the installation and say how to mend what is missing."""
+    from flows.doctor import check_installation, doctor_text
+
+    answer = check_installation()
+    _print(answer, doctor_text, as_json)
+    if not answer["healthy"]:
+        raise typer.Exit(1)
+
+
+def _print(answer: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+    print(json.dumps(answer, ensure_ascii=False, indent=1) if as_json else text(answer))
+
+
+@contextmanager
+def json_only(wanted: bool) -> Iterator[None]:
+    """While `wanted`, whatever a library prints goes to standard error: file descriptor 1 is kept for the answer."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def main() -> NoReturn:
+    """The console script: any failure becomes one sentence and an exit status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    arguments = sys.argv[1:]
+    as_json = "--json" in arguments
+    try:
+        status = app(arguments, standalone_mode=False) or 0
+    except typer.Exit as stop:
+        status = stop.exit_code
+    except PrefstackError as error:
+        status = _fail(error, arguments, as_json)
+    except UsageError as error:
+        status = _fail(RecipeError(f"{error.format_message()} (see `prefstack --help`)"), arguments, as_json)
+    except ClickException as error:
+        status = _fail(RecipeError(error.format_message()), arguments, as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        status = _interrupted(as_json)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 1
+    except OSError as error:
+        status = _fail(Surroundings(f"{error.filename or 'the system'}: {error.strerror or error}"), arguments, as_json)
+    except Exception as error:
+        said = f"unforeseen {type(error).__name__}: {' '.join(str(error).split())[:500]}; --debug shows where"
+        status = _fail(Surroundings(said), arguments, as_json)
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def _fail(error: PrefstackError, arguments: list[str], as_json: bool) -> int:
+    if "--debug" in arguments:
+        traceback.print_exc()
+    print(f"prefstack: {error}", file=sys.stderr)
+    if as_json:
+        summary = SUMMARIES[-1] if SUMMARIES else empty_summary()
+        if summary["error"] is None:
+            summary["error"] = failure(error, None)
+        print(json.dumps(summary, ensure_ascii=False, indent=1))
+    return error.status
+
+
+def _interrupted(as_json: bool) -> int:
+    print("prefstack: interrupted; the same command goes on from here", file=sys.stderr)
+    if as_json:
+        summary = SUMMARIES[-1] if SUMMARIES else empty_summary()
+        summary["error"] = {"status": 130, "stage": None, "kind": "interrupted", "message": "interrupted"}
+        print(json.dumps(summary, ensure_ascii=False, indent=1))
+    return 130
+
+
+# What the run that failed had done so far, for --json.
+SUMMARIES: list[Summary] = []
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,114 @@
+"""`prefstack run`: the flow in this process, on the server that is configured or on a temporary one."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from flows.cli import SUMMARIES, json_only
+from flows.recipe import STAGES, load_recipe
+from flows.report import LogReport, TerminalReport, use_report
+from flows.runs import find_run, run_name
+from flows.server import await_server, configured_api, temporary_server
+from flows.show import run_text
+from tasks.errors import PrefstackError, RecipeError
+from tasks.store import Report
+
+# Libraries that would write bars and advice between our lines.
+QUIET: Final = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "true",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+}
+
+
+def run_command(
+    recipe: str, overrides: Sequence[str], until: str | None, force: Sequence[str], name: str | None, *,
+    verify: bool, as_json: bool, debug: bool,
+) -> None:  # fmt: skip
+    """Run a recipe and print its summary. Everything that can be refused is refused before anything starts."""
+    settings = load_recipe(recipe, overrides)
+    for stage in [*force, *([until] if until else [])]:
+        if stage not in STAGES:
+            raise RecipeError(f"there is no stage {stage!r}; stages: {', '.join(STAGES)}")
+    name = name or run_name(recipe)
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    os.environ["PREFSTACK_VERIFY"] = "1" if verify else "0"
+    work_dir = settings.work_dir.absolute()
+    with json_only(as_json), ExitStack() as stack:
+        url = configured_api()
+        server = stack.enter_context(temporary_server()) if url is None else None
+        use_report(stack.enter_context(_terminal(debug)))
+        from flows.pipeline import pipeline  # Prefect, while the server starts
+
+        _quiet_prefect(debug)
+        await_server(url or os.environ["PREFECT_API_URL"], server)
+        try:
+            summary: Any = pipeline.with_options(flow_run_name=name)(
+                recipe=recipe, overrides=list(overrides), force=list(force), until=until, name=name
+            )
+        except PrefstackError:
+            SUMMARIES.append(_summary_of(name, work_dir))
+            raise
+        except KeyboardInterrupt:
+            SUMMARIES.append(_summary_of(name, work_dir))
+            raise
+    print(json.dumps(summary, ensure_ascii=False, indent=1) if as_json else run_text(summary, work_dir))
+
+
+def _summary_of(name: str, work_dir: Any) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((find_run(name, work_dir) / "summary.json").read_text(encoding="utf-8"))
+        return found
+    except (PrefstackError, OSError, ValueError):
+        return {"run": name, "stages": {}, "metrics": None, "model": None, "error": None}
+
+
+@contextmanager
+def _terminal(debug: bool) -> Iterator[Report]:
+    """Bars where standard error is a terminal, log lines where not."""
+    console = Console(stderr=True)
+    logger = logging.getLogger("prefstack")
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger.propagate = False
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = RichHandler(
+            console=console, show_level=False, show_path=False, log_time_format="%H:%M:%S", markup=False
+        )
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    try:
+        if console.is_terminal:
+            with TerminalReport(console) as report:
+                yield report
+        else:
+            yield LogReport()
+    finally:
+        logger.removeHandler(handler)
+
+
+def _quiet_prefect(debug: bool) -> None:
+    """Prefect's console lines are for workers; here the run's own lines say the same in fewer words."""
+    if debug:
+        return
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    for name in [None, *logging.root.manager.loggerDict]:
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            if isinstance(handler, PrefectConsoleHandler):
+                logger.removeHandler(handler)

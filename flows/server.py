@@ -1,0 +1,113 @@
+"""A Prefect server for the time of one run, where none is named.
+
+Prefect starts one of its own when no API is configured, but only after the client has imported all of the server
+itself. Started here, before anything heavy is imported, the two start-ups overlap: some four seconds of every run.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tasks.errors import Surroundings
+
+START_WITHIN: Final = 120.0  # seconds; the first start also creates the database
+STOP_WITHIN: Final = 10.0
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def temporary_server() -> Iterator[subprocess.Popen[bytes]]:
+    """Start a server on a free port of the loopback interface and name it in PREFECT_API_URL; stop it in the end."""
+    port = _free_port()
+    environment = {
+        **os.environ,
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",  # no scheduler, no late-run marker: nothing but recording
+        "PREFECT__SERVER_FINAL": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    command = [
+        sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
+        "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on",
+    ]  # fmt: skip
+    server = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_end_with_parent
+    )
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    try:
+        yield server
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(STOP_WITHIN)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def await_server(url: str, server: subprocess.Popen[bytes] | None, within: float = START_WITHIN) -> None:
+    """Return when the API at `url` is healthy; Surroundings says when it is not to be."""
+    end = time.monotonic() + within
+    said = "it did not answer"
+    while time.monotonic() < end:
+        if server is not None and server.poll() is not None:
+            raise Surroundings(
+                f"the temporary Prefect server ended at its start with status {server.returncode}: "
+                "`prefstack doctor` or `prefect server start` shows why"
+            )
+        try:
+            with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+                said = f"it answered {answer.status}"
+        except urllib.error.HTTPError as error:
+            said = f"it answered {error.code}"
+        except (OSError, ValueError) as error:
+            said = str(error)
+        if server is None:
+            break
+        time.sleep(0.05)
+    raise Surroundings(f"the Prefect server at {url} cannot be reached: {said}")
+
+
+def configured_api() -> str | None:
+    """The API that the environment, a prefect.toml or a profile names, without importing Prefect where none can."""
+    if os.environ.get("PREFECT_API_URL"):
+        return os.environ["PREFECT_API_URL"]
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    places = [home / "profiles.toml", Path("prefect.toml"), Path(".env"), Path("pyproject.toml")]
+    if not any(_mentions_api(place) for place in places):
+        return None
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def _mentions_api(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").lower()
+    except OSError:
+        return False
+    return "prefect_api_url" in text or ("prefect" in text and "url" in text)
+
+
+def _end_with_parent() -> None:
+    """In the child: be ended when the run is, even by `kill -9`."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,171 @@
+"""The order of things, once: the same calls build a run under Prefect, and plan one without building anything."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.gate import gate
+from tasks.sources.demo_site import write_demo_site
+
+from data_checks import deduped, evaluated, ingested, paired, sampled, tokenized
+from flows.recipe import Recipe, Stage
+from tasks.dedupe import dedupe
+from tasks.errors import InputError, PrefstackError, RecipeError, Surroundings
+from tasks.evaluate import evaluate
+from tasks.ingest import SourceConfig, ingest_source
+from tasks.manifest import Manifest
+from tasks.model import start_model
+from tasks.pair import pair
+from tasks.publish import publish
+from tasks.reference import reference
+from tasks.sample import sample
+from tasks.store import Store
+from tasks.tokenize import tokenize
+from tasks.train import train
+
+DEMO_SITE = "demo-site"
+
+Step = Callable[..., Manifest]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The stages as callables: plain functions, or the Prefect tasks around them."""
+
+    ingest: Callable[[Store, Sequence[SourceConfig]], list[Manifest]]
+    pair: Step
+    dedupe: Step
+    sample: Step
+    model: Step
+    tokenize: Step
+    reference: Step
+    train: Step
+    evaluate: Step
+    publish: Step
+    gate: Step
+    """Its subject, unchanged; raises GateFailed."""
+
+
+def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[Stage, list[Manifest]]]:
+    """Ingest to sample, each stage as it is done; the caller stops where it wants to."""
+    sources = steps.ingest(store, sources_of(recipe, store))
+    sources = [steps.gate(store, source, ingested.check()) for source in sources]
+    yield "ingest", sources
+    pairs = steps.pair(store, sources, recipe.pair, recipe.seed)
+    pairs = steps.gate(store, pairs, paired.check(recipe.pair.min_gap))
+    yield "pair", [pairs]
+    deduped_pairs = steps.dedupe(store, pairs, recipe.dedupe, recipe.seed)
+    deduped_pairs = steps.gate(store, deduped_pairs, deduped.check())
+    yield "dedupe", [deduped_pairs]
+    sampled_pairs = steps.sample(store, deduped_pairs, recipe.sample, recipe.seed)
+    sampled_pairs = steps.gate(store, sampled_pairs, sampled.check(recipe.sample.size, recipe.sample.held_out))
+    yield "sample", [sampled_pairs]
+
+
+def training_stages(
+    steps: Steps, store: Store, recipe: Recipe, sources: Sequence[Manifest], data: dict[str, Manifest]
+) -> Iterator[tuple[Stage, list[Manifest]]]:
+    """Model to publish. `data` holds pair, dedupe and sample."""
+    sampled_pairs = data["sample"]
+    model = steps.model(store, recipe.model)
+    yield "model", [model]
+    tokens = steps.tokenize(store, sampled_pairs, model, recipe.tokenize)
+    tokens = steps.gate(store, tokens, tokenized.check(recipe.tokenize.max_length))
+    yield "tokenize", [tokens]
+    scored = steps.reference(store, tokens, model, recipe.reference, recipe.train)
+    yield "reference", [scored]
+    trained = steps.train(store, tokens, scored, model, recipe.train, recipe.seed)
+    yield "train", [trained]
+    judged = steps.evaluate(
+        store, trained, tokens, scored, sampled_pairs, recipe.evaluate, recipe.train, recipe.seed
+    )  # fmt: skip
+    judged = steps.gate(store, judged, evaluated.check())
+    yield "evaluate", [judged]
+    stages = data | {
+        "model": model, "tokenize": tokens, "reference": scored, "train": trained, "evaluate": judged,
+    }  # fmt: skip
+    published = steps.publish(store, stages, sources, recipe.publish, described(recipe))
+    yield "publish", [published]
+
+
+def all_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[Stage, list[Manifest]]]:
+    """Every stage in order, each with its manifests (ingest has one a source) as soon as it is done."""
+    sources: list[Manifest] = []
+    data: dict[str, Manifest] = {}
+    for stage, manifests in data_stages(steps, store, recipe):
+        if stage == "ingest":
+            sources = manifests
+        else:
+            data[stage] = manifests[0]
+        yield stage, manifests
+    yield from training_stages(steps, store, recipe, sources, data)
+
+
+def sources_of(recipe: Recipe, store: Store) -> list[SourceConfig]:
+    """The recipe's sources: the made site written if it is asked for, a folder of archives taken apart."""
+    found: list[SourceConfig] = []
+    for source in recipe.ingest.sources:
+        path = Path(source.path)
+        if source.path == DEMO_SITE and not path.exists():
+            found.append(source.model_copy(update={"path": str(_demo_site(store, recipe.seed))}))
+        elif source.kind == "dump" and path.is_dir() and not (path / "Posts.xml").exists():
+            archives = sorted(path.rglob("*.7z"))
+            if not archives:
+                raise InputError(f"{path} is a folder without Posts.xml and without .7z archives: name a dump")
+            found.extend(source.model_copy(update={"path": str(archive)}) for archive in archives)
+        else:
+            found.append(source)
+    return found
+
+
+def _demo_site(store: Store, seed: int) -> Path:
+    path = store.work_dir / "demo-site" / str(seed) / "sourdough.prefstack.example.7z"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_demo_site(path, seed=seed)
+    return path
+
+
+def described(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as it stands in a card: nothing of where or on what it ran."""
+    settings = recipe.model_dump(mode="json", exclude={"work_dir", "ingest"})
+    for section, config in (("train", recipe.train), ("evaluate", recipe.evaluate)):
+        for key in config.incidental:
+            settings[section].pop(key, None)
+    settings["evaluate"].pop("sources", None)
+    if Path(recipe.model).is_absolute() or Path(recipe.model).exists():
+        settings["model"] = Path(recipe.model).name
+    return settings
+
+
+def plain_steps() -> Steps:
+    """The stages as they are, one after the other: what a plan asks, and what a test may run."""
+
+    def ingest(store: Store, sources: Sequence[SourceConfig]) -> list[Manifest]:
+        return [_or_missing(store, "source", lambda source=source: ingest_source(store, source)) for source in sources]
+
+    def gated(store: Store, subject: Manifest, check: Any) -> Manifest:
+        if not store.plan:
+            gate(store, subject, check)
+        return subject
+
+    def model(store: Store, name: str) -> Manifest:
+        return _or_missing(store, "model", lambda: start_model(store, name))
+
+    return Steps(ingest, pair, dedupe, sample, model, tokenize, reference, train, evaluate, publish, gated)
+
+
+def _or_missing(store: Store, stage: str, made: Callable[[], Manifest]) -> Manifest:
+    """What `made` gives; in a plan an input that is not here is a note, not an end."""
+    try:
+        return made()
+    except RecipeError:
+        raise
+    except (InputError, Surroundings, PrefstackError) as error:
+        if not store.plan:
+            raise
+        return Manifest(
+            stage=stage, version=0, fingerprint="unknown", config={}, inputs={}, files={}, counts={}, seconds=0.0,
+            provenance={"missing": str(error)}, folder=store.work_dir / "store", planned=True,
+        )  # fmt: skip

@@ -1,0 +1,125 @@
+"""The stages as Prefect tasks: retried where that can help, named "Reused" where nothing was to be done."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from prefect import State, Task, task, unmapped
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Completed
+from tasks.gate import gate
+
+from flows.artifacts import publish_gate, publish_stage
+from flows.report import TaskReport
+from flows.stages import Steps, plain_steps
+from tasks.errors import PrefstackError, Transient
+from tasks.ingest import SourceConfig, ingest_source
+from tasks.manifest import Manifest
+from tasks.store import Store
+
+# Seconds before each further try. A gate is deterministic and gets none.
+RETRIES: Final[dict[str, list[float]]] = {
+    "ingest": [5, 20, 60],
+    "pair": [5],
+    "dedupe": [5],
+    "sample": [5],
+    "model": [5, 20, 60],
+    "tokenize": [5],
+    "reference": [10, 60],
+    "train": [60, 300],
+    "evaluate": [10, 60],
+    "publish": [5],
+}
+
+
+def worth_another_try(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether the failure may not happen again: I/O, network, a lost device; never what is deterministic.
+
+    A plain function, since Prefect 3.8 never retries where the condition is any other callable.
+    """
+    try:
+        state.result()  # type: ignore[unused-coroutine]
+    except Transient:
+        return True
+    except PrefstackError:
+        return False
+    except (ConnectionError, TimeoutError, OSError):
+        return True
+    except BaseException:
+        return False
+    return False
+
+
+def stage_task(stage: str, build: Callable[..., Manifest]) -> Task[..., Any]:
+    """`build` as a task: its progress and its artifacts go to Prefect, and a reused result says so in its state."""
+
+    def run_stage(store: Store, *given: Any) -> Any:
+        with TaskReport(store.report, stage) as report:
+            manifest = build(replace(store, report=report), *given)
+        publish_stage(stage, manifest)
+        if manifest.reused:
+            return Completed(name="Reused", message=str(manifest.folder), data=manifest)
+        return Completed(message=f"{manifest.seconds:.1f} s, {manifest.folder}", data=manifest)
+
+    return task(
+        run_stage,
+        name=stage,
+        description=(build.__doc__ or stage).strip().splitlines()[0],
+        cache_policy=NO_CACHE,  # the store is the cache, with Prefect and without
+        persist_result=False,
+        retries=len(RETRIES[stage]),
+        retry_delay_seconds=RETRIES[stage],
+        retry_condition_fn=worth_another_try,
+    )
+
+
+def _gate_run(store: Store, subject: Manifest, check: Any) -> Any:
+    try:
+        result = gate(store, subject, check)
+    finally:
+        publish_gate(check.name, store, subject, check)
+    name = "Reused" if result.reused else None
+    return Completed(name=name, message=str(result.folder), data=subject)
+
+
+def prefect_steps() -> Steps:
+    """Every stage as a task. Training is called directly, never submitted: only then does a cancel reach it."""
+    plain = plain_steps()
+    ingest_task = stage_task("ingest", ingest_source)
+
+    def ingest(store: Store, sources: Sequence[SourceConfig]) -> list[Manifest]:
+        if len(sources) == 1:
+            return [_done(ingest_task(store, sources[0]))]
+        futures = ingest_task.map(unmapped(store), list(sources))
+        return [_done(future.result()) for future in futures]
+
+    def called(name: str, build: Callable[..., Manifest]) -> Callable[..., Manifest]:
+        made = stage_task(name, build)
+        return lambda *given: _done(made(*given))
+
+    def gated(store: Store, subject: Manifest, check: Any) -> Manifest:
+        made = task(_gate_run, name=f"gate-{check.name}", cache_policy=NO_CACHE, persist_result=False)
+        return _done(made(store, subject, check))
+
+    return Steps(
+        ingest=ingest,
+        pair=called("pair", plain.pair),
+        dedupe=called("dedupe", plain.dedupe),
+        sample=called("sample", plain.sample),
+        model=called("model", plain.model),
+        tokenize=called("tokenize", plain.tokenize),
+        reference=called("reference", plain.reference),
+        train=called("train", plain.train),
+        evaluate=called("evaluate", plain.evaluate),
+        publish=called("publish", plain.publish),
+        gate=gated,
+    )
+
+
+def _done(outcome: Any) -> Manifest:
+    """The manifest in what a task gave: a state where it named one, else the value."""
+    manifest = outcome.result() if isinstance(outcome, State) else outcome
+    if not isinstance(manifest, Manifest):
+        raise TypeError(f"a stage gave {type(manifest).__name__} where a manifest was due")
+    return manifest
