@@ -1,17 +1,25 @@
 """Evaluate: tuned model and held-out rows -> metrics with intervals, and plots.
 
-in   model/ (trained), held_out/, held_out.parquet (reference), held_out.parquet (sample)
-out  rows.parquet     one row a held-out pair, its log-probs and margin
-     metrics.json
-     plots/
+in   model/ (trained), held_out/ (tokenize), held_out.parquet (reference), held_out.parquet (sample)
+out  rows.parquet     one row a held-out pair, its log-probs and margin (tasks/metrics.py)
+     metrics.json     the numbers, with intervals and baselines; null with a reason where there is no held-out pair
+     plots/           PNG
 """
 
+import json
+from typing import Any, ClassVar
+
+import polars as pl
 from pydantic import Field, PositiveInt
 
 from tasks.config import StageConfig
+from tasks.held_out import facts_of, joined, token_lengths
 from tasks.ingest import SourceConfig
 from tasks.manifest import Manifest
-from tasks.store import Store
+from tasks.metrics import ROWS_SCHEMA, margins, metrics, no_metrics
+from tasks.plots import draw_evaluation
+from tasks.scoring import score
+from tasks.store import Store, Workspace, write_text
 from training.config import TrainConfig
 
 VERSION = 1  # bump when the bytes this stage writes would change
@@ -19,6 +27,9 @@ VERSION = 1  # bump when the bytes this stage writes would change
 
 class EvaluateConfig(StageConfig):
     """How the tuned model is judged."""
+
+    # Where held-out pairs come from is told by the manifests that are handed in.
+    incidental: ClassVar[frozenset[str]] = frozenset({"sources"})
 
     bootstrap: PositiveInt = 1000
     """Resamples of questions behind each interval."""
@@ -31,4 +42,52 @@ def evaluate(
     config: EvaluateConfig, train: TrainConfig, seed: int,
 ) -> Manifest:  # fmt: skip
     """Metrics of the tuned model beside the start model and the baselines that a sceptic asks for."""
-    raise NotImplementedError
+
+    def build(work: Workspace) -> dict[str, int]:
+        lengths = token_lengths(tokens.path("held_out"), tokens.config.get("max_length"))
+        rows = pl.DataFrame(schema=ROWS_SCHEMA)
+        if lengths.height == 0:
+            kept = sampled.counts.get("held_out", 0)
+            found = no_metrics(
+                f"none of the {kept} held-out pairs has token rows"
+                if kept
+                else "sample.held_out is 0: nothing to judge by"
+            )
+        else:
+            scored = work.partial / "policy.parquet"
+            score(
+                work, trained.path("model"), tokens.path("held_out"), scored,
+                precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
+            )  # fmt: skip
+            rows = joined(lengths, pl.read_parquet(scored), pl.read_parquet(reference.path("held_out.parquet")))
+            rows = rows.with_columns(margins(rows, train.beta)).select(ROWS_SCHEMA.names())
+            facts = facts_of(sampled.path("held_out.parquet"), rows, lengths)
+            found = metrics(facts, beta=train.beta, times=config.bootstrap, seed=seed)
+            draw_evaluation(work.folder / "plots", found, facts)
+            work.message(headline(found))
+        rows.write_parquet(work.folder / "rows.parquet", statistics=True)
+        write_text(
+            work.folder / "metrics.json", json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        )
+        right = int((rows.get_column("margin") > 0).sum())
+        ties = int((rows.get_column("margin") == 0).sum())
+        return {"pairs": rows.height, "questions": found["questions"], "right": right, "ties": ties,
+                "wrong": rows.height - right - ties}  # fmt: skip
+
+    identity = config.identity() | {"beta": train.beta, "precision": train.precision, "seed": seed}
+    inputs = {"train": trained, "tokenize": tokens, "reference": reference, "sample": sampled}
+    return store.stage("evaluate", VERSION, identity, inputs, build)
+
+
+def read_metrics(evaluated: Manifest) -> dict[str, Any]:
+    """metrics.json of a finished evaluation."""
+    found: dict[str, Any] = json.loads(evaluated.path("metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+def headline(found: dict[str, Any]) -> str:
+    """One line for the log."""
+    return (
+        f"accuracy {found['accuracy']:.3f} ({found['accuracy_low']:.3f} to {found['accuracy_high']:.3f}) on "
+        f"{found['pairs']} held-out pairs; always the longer answer: {found['length_baseline_accuracy']:.3f}"
+    )
