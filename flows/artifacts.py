@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from tasks.gate import gate
 
 from tasks.manifest import Manifest
-from tasks.store import Store
 
 MAX_ROWS: Final = 1000
 logger = logging.getLogger("prefstack")
@@ -44,11 +42,11 @@ def publish_stage(stage: str, manifest: Manifest) -> None:
         logger.warning("%-9s its artifacts could not be published: %s", stage, error)
 
 
-def publish_gate(name: str, store: Store, subject: Manifest, check: Any) -> None:
+def publish_gate(name: str, folder: Path) -> None:
     """The expectations of a gate, what each saw, and whether it held."""
     try:
-        rows = gate_table(gate.__globals__["stored_result"](store, subject, check))
-        _table(f"gate-{name}", rows, f"What {name} rows must be, and what was seen")
+        result = json.loads((folder / "validation.json").read_text(encoding="utf-8"))
+        _table(f"gate-{name}", gate_table(result), f"What {name} rows must be, and what was seen")
     except Exception as error:
         logger.warning("%-9s the artifact of its gate could not be published: %s", name, error)
 
@@ -154,3 +152,18 @@ def _table(key: str, rows: Sequence[Record], description: str) -> None:
 
 def _markdown(key: str, text: str, description: str) -> None:
     create_markdown_artifact(text, key=key, description=description)
+
+
+def gate_table(result: Mapping[str, Any]) -> list[Record]:
+    """One record an expectation: what it is about, how grave it is, whether it held, what was seen."""
+    return [
+        {
+            "held": "yes" if entry["success"] else "NO",
+            "expectation": entry["expectation"],
+            "column": entry.get("column") or "",
+            "severity": entry["severity"],
+            "seen": str(entry.get("seen", "")),
+            "examples": ", ".join(str(example) for example in entry.get("examples", [])[:5]),
+        }
+        for entry in result["expectations"]
+    ]

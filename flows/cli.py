@@ -16,10 +16,10 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.exceptions import ClickException, UsageError
+from typer.exceptions import TyperException
 
-from flows.runs import Summary, empty_summary, failure
-from tasks.errors import PrefstackError, RecipeError, Surroundings
+from flows.runs import Summary, empty_summary, failure, typed
+from tasks.errors import PrefstackError, RecipeError
 
 app = typer.Typer(
     add_completion=False,
@@ -138,20 +138,15 @@ def main() -> NoReturn:
         status = stop.exit_code
     except PrefstackError as error:
         status = _fail(error, arguments, as_json)
-    except UsageError as error:
+    except TyperException as error:
         status = _fail(RecipeError(f"{error.format_message()} (see `prefstack --help`)"), arguments, as_json)
-    except ClickException as error:
-        status = _fail(RecipeError(error.format_message()), arguments, as_json)
     except (KeyboardInterrupt, typer.Abort):
         status = _interrupted(as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 1
-    except OSError as error:
-        status = _fail(Surroundings(f"{error.filename or 'the system'}: {error.strerror or error}"), arguments, as_json)
     except Exception as error:
-        said = f"unforeseen {type(error).__name__}: {' '.join(str(error).split())[:500]}; --debug shows where"
-        status = _fail(Surroundings(said), arguments, as_json)
+        status = _fail(typed(error), arguments, as_json)
     sys.stdout.flush()
     sys.exit(status)
 

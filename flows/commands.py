@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from flows.cli import SUMMARIES, json_only
-from flows.recipe import STAGES, load_recipe
+from flows.recipe import load_recipe, stage_named
 from flows.report import LogReport, TerminalReport, use_report
 from flows.runs import find_run, run_name
 from flows.server import await_server, configured_api, temporary_server
 from flows.show import run_text
-from tasks.errors import PrefstackError, RecipeError
+from tasks.errors import PrefstackError
 from tasks.store import Report
 
 # Libraries that would write bars and advice between our lines.
@@ -38,9 +38,8 @@ def run_command(
 ) -> None:  # fmt: skip
     """Run a recipe and print its summary. Everything that can be refused is refused before anything starts."""
     settings = load_recipe(recipe, overrides)
-    for stage in [*force, *([until] if until else [])]:
-        if stage not in STAGES:
-            raise RecipeError(f"there is no stage {stage!r}; stages: {', '.join(STAGES)}")
+    stages = [stage_named(stage) for stage in force]
+    last = stage_named(until) if until else None
     name = name or run_name(recipe)
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -50,20 +49,22 @@ def run_command(
         url = configured_api()
         server = stack.enter_context(temporary_server()) if url is None else None
         use_report(stack.enter_context(_terminal(debug)))
+        from prefect.exceptions import TerminationSignal
+
         from flows.pipeline import pipeline  # Prefect, while the server starts
 
         _quiet_prefect(debug)
         await_server(url or os.environ["PREFECT_API_URL"], server)
         try:
             summary: Any = pipeline.with_options(flow_run_name=name)(
-                recipe=recipe, overrides=list(overrides), force=list(force), until=until, name=name
+                recipe=recipe, overrides=list(overrides), force=stages, until=last, name=name
             )
-        except PrefstackError:
+        except (PrefstackError, KeyboardInterrupt):
             SUMMARIES.append(_summary_of(name, work_dir))
             raise
-        except KeyboardInterrupt:
+        except TerminationSignal as stop:
             SUMMARIES.append(_summary_of(name, work_dir))
-            raise
+            raise KeyboardInterrupt from stop
     print(json.dumps(summary, ensure_ascii=False, indent=1) if as_json else run_text(summary, work_dir))
 
 

@@ -72,6 +72,14 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(_explain(error, settings)) from error
 
 
+def stage_named(name: str) -> Stage:
+    """The stage called `name`, or RecipeError with the nearest one."""
+    for stage in STAGES:
+        if stage == name:
+            return stage
+    raise RecipeError(f"there is no stage {name!r}{_nearest(name, STAGES)}; stages: {', '.join(STAGES)}")
+
+
 def built_in_recipes() -> list[str]:
     """Names of the recipes that come with prefstack."""
     return sorted(path.stem for path in BUILT_IN.glob("*.yaml"))

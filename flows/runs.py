@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import yaml
 
-from flows.recipe import STAGES, Recipe, Stage
+from flows.recipe import STAGES, Recipe, Stage, stage_named
 from flows.report import current_report
-from tasks.errors import PrefstackError, RecipeError
+from tasks.errors import PrefstackError, RecipeError, Surroundings
 from tasks.manifest import Manifest
 from tasks.store import Store, write_text
 
@@ -132,8 +132,20 @@ def follow(run: Run, stages: Iterable[tuple[Stage, list[Manifest]]], until: Stag
     except PrefstackError as error:
         run.fail(error, current)
         raise
+    except Exception as error:
+        said = typed(error)
+        run.fail(said, current)
+        raise said from error
     run.write()
     return run.summary
+
+
+def typed(error: Exception) -> PrefstackError:
+    """An error that nobody foresaw, as one that can be read."""
+    if isinstance(error, OSError):
+        return Surroundings(f"{error.filename or 'the system'}: {error.strerror or error}")
+    said = " ".join(str(error).split())[:500]
+    return Surroundings(f"unforeseen {type(error).__name__}: {said}; --debug shows where")
 
 
 @contextmanager
@@ -169,13 +181,10 @@ def _age(folder: Path) -> float:
 
 def store_of(recipe: Recipe, run: str, force: Sequence[str]) -> Store:
     """The store of a run; RecipeError where `force` names no stage."""
-    for stage in force:
-        if stage not in STAGES:
-            raise RecipeError(f"there is no stage {stage!r} to force; stages: {', '.join(STAGES)}")
     return Store(
         work_dir=recipe.work_dir.absolute(),
         run=run,
-        force=frozenset(force),
+        force=frozenset(stage_named(stage) for stage in force),
         verify=os.environ.get("PREFSTACK_VERIFY") == "1",
         report=current_report(),
     )

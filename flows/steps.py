@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from data_checks.check import Check
 from prefect import State, Task, task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
@@ -13,7 +14,7 @@ from tasks.gate import gate
 from flows.artifacts import publish_gate, publish_stage
 from flows.report import TaskReport
 from flows.stages import Steps, plain_steps
-from tasks.errors import PrefstackError, Transient
+from tasks.errors import GateFailed, PrefstackError, Transient
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.manifest import Manifest
 from tasks.store import Store
@@ -54,16 +55,7 @@ def worth_another_try(task: Task[..., Any], task_run: TaskRun, state: State[Any]
 def stage_task(stage: str, build: Callable[..., Manifest]) -> Task[..., Any]:
     """`build` as a task: its progress and its artifacts go to Prefect, and a reused result says so in its state."""
 
-    def run_stage(store: Store, *given: Any) -> Any:
-        with TaskReport(store.report, stage) as report:
-            manifest = build(replace(store, report=report), *given)
-        publish_stage(stage, manifest)
-        if manifest.reused:
-            return Completed(name="Reused", message=str(manifest.folder), data=manifest)
-        return Completed(message=f"{manifest.seconds:.1f} s, {manifest.folder}", data=manifest)
-
-    return task(
-        run_stage,
+    @task(
         name=stage,
         description=(build.__doc__ or stage).strip().splitlines()[0],
         cache_policy=NO_CACHE,  # the store is the cache, with Prefect and without
@@ -72,15 +64,31 @@ def stage_task(stage: str, build: Callable[..., Manifest]) -> Task[..., Any]:
         retry_delay_seconds=RETRIES[stage],
         retry_condition_fn=worth_another_try,
     )
+    def run_stage(store: Store, *given: Any) -> Any:
+        with TaskReport(store.report, stage) as report:
+            manifest = build(replace(store, report=report), *given)
+        publish_stage(stage, manifest)
+        if manifest.reused:
+            return Completed(name="Reused", message=str(manifest.folder), data=manifest)
+        return Completed(message=f"{manifest.seconds:.1f} s, {manifest.folder}", data=manifest)
+
+    return run_stage
 
 
-def _gate_run(store: Store, subject: Manifest, check: Any) -> Any:
-    try:
-        result = gate(store, subject, check)
-    finally:
-        publish_gate(check.name, store, subject, check)
-    name = "Reused" if result.reused else None
-    return Completed(name=name, message=str(result.folder), data=subject)
+def gate_task(check: Check) -> Task[..., Any]:
+    """A gate as a task. It gives back its subject, so that nothing downstream can go round it; it is never retried."""
+
+    @task(name=f"gate-{check.name}", cache_policy=NO_CACHE, persist_result=False)
+    def run_gate(store: Store, subject: Manifest) -> Any:
+        try:
+            result = gate(store, subject, check)
+        except GateFailed as failed:
+            publish_gate(check.name, failed.folder)
+            raise
+        publish_gate(check.name, result.folder)
+        return Completed(name="Reused" if result.reused else None, message=str(result.folder), data=subject)
+
+    return run_gate
 
 
 def prefect_steps() -> Steps:
@@ -98,9 +106,8 @@ def prefect_steps() -> Steps:
         made = stage_task(name, build)
         return lambda *given: _done(made(*given))
 
-    def gated(store: Store, subject: Manifest, check: Any) -> Manifest:
-        made = task(_gate_run, name=f"gate-{check.name}", cache_policy=NO_CACHE, persist_result=False)
-        return _done(made(store, subject, check))
+    def gated(store: Store, subject: Manifest, check: Check) -> Manifest:
+        return _done(gate_task(check)(store, subject))
 
     return Steps(
         ingest=ingest,

@@ -1,0 +1,89 @@
+"""Recipes: what may stand in them, and what is said when something else does."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.recipe import STAGES, built_in_recipes, load_recipe, stage_named
+from tasks.errors import RecipeError
+
+
+@pytest.mark.parametrize("name", built_in_recipes())
+def test_every_built_in_recipe_loads(name: str) -> None:
+    assert load_recipe(name).seed == 42
+
+
+def test_the_defaults_are_those_of_the_published_run() -> None:
+    train = load_recipe("tulu-v2.5-13b-stackexchange-60k").train
+    assert (train.learning_rate, train.batch_size, train.epochs, train.warmup_ratio) == (5e-7, 32, 3, 0.1)
+    assert (train.adam_betas, train.adam_eps, train.schedule, train.beta) == ((0.9, 0.999), 1e-8, "linear", 0.1)
+
+
+def test_set_replaces_a_value_and_lists_replace_lists() -> None:
+    recipe = load_recipe("demo", ["sample.size=null", "ingest.sources=[a.7z, {path: b.7z, site: b.example.com}]"])
+    assert recipe.sample.size is None
+    assert [source.path for source in recipe.ingest.sources] == ["a.7z", "b.7z"]
+
+
+def test_a_learning_rate_without_a_point_is_a_number_and_not_a_string() -> None:
+    assert load_recipe("demo", ["train.learning_rate=5e-7"]).train.learning_rate == 5e-7
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("pair.rul=pm", "recipe key 'pair.rul' is not known; did you mean 'pair.rule'?"),
+        ("trian.beta=1", "recipe key 'trian' is not known; did you mean 'train'?"),
+        ("ingest.sources=[{pth: a}]", "recipe key 'ingest.sources.0.pth' is not known; did you mean"),
+        ("sample.size=0", "recipe key 'sample.size' is 0: it should be greater than 0"),
+        ("pair.rule=best", "recipe key 'pair.rule' is 'best': it should be 'pm' or 'votes'"),
+        ("train.beta.x=1", "train.beta has no keys below it"),
+        ("sample.size", "must look like key.path=value"),
+        ("sample.size=[1", "is not YAML"),
+        ("reference.precision=bf16", "leave reference.precision null"),
+        ("train.betas=[0.9]", "is not known"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(override: str, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("demo", [override])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: a\nmodel: b\n", "stands twice"),
+        ("- a\n", "must be a mapping"),
+        ("a: [", "is not YAML"),
+        ("model: m\n", "'ingest' is missing"),
+        ("", "must be a mapping"),
+        ("\x00", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert said in str(caught.value)
+
+
+def test_a_misspelt_recipe_name_brings_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'demo'"):
+        load_recipe("dem")
+
+
+def test_a_misspelt_stage_brings_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'tokenize'"):
+        stage_named("tokenise")
+    assert [stage_named(stage) for stage in STAGES] == list(STAGES)
+
+
+def test_a_recipe_written_down_by_a_run_is_a_recipe_again(tmp_path: Path) -> None:
+    recipe = load_recipe("site")
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    assert load_recipe(str(path)) == recipe
