@@ -1,0 +1,147 @@
+"""The rows of one byte range of a dump's XML, as columns of text.
+
+in   the bytes from one `<row` to the next range's, or to the end of the file
+out  a column of strings (or None) for each attribute that is wanted, and the byte offset of each row
+
+The range is wrapped in a root of its own and parsed by lxml, so entities, quotes and white space mean what XML says.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+_ROW: Final = re.compile(rb"<row[\s/>]")
+_REFERENCE: Final = re.compile(rb"&#(?:x([0-9a-fA-F]+)|([0-9]+));")
+_FEED: Final = 1 << 20
+
+
+class Damaged(Exception):
+    """The range is not well formed; `line` counts from 1 within it."""
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line = line
+        self.what = what
+
+
+class HasMarkup(Exception):
+    """The range holds a comment or the like, so `<row` need not begin a row."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one range. All lists have one entry a row."""
+
+    columns: list[Sequence[str | None]]
+    """One an attribute, in the order asked for."""
+    offsets: list[int]
+    """Bytes from the beginning of the range."""
+    unusable: list[int]
+    """Offsets of rows left out because they refer to a character that XML and Parquet do not have."""
+
+
+def parse(data: bytes, attributes: Sequence[str], root: str, *, last: bool) -> Rows:
+    """The rows of `data`, which begins with `<row`; when `last`, the root's end tag and nothing else follows them.
+
+    Raises HasMarkup, or Damaged when the bytes are no such rows.
+    """
+    unusable: list[int] = []
+    try:
+        values, offsets = _parse(data, attributes, root, last=last)
+    except Damaged:
+        # A reference such as &#0; is written by exporters that do not check; it costs its row, not the file.
+        data, unusable = _without_bad_references(data)
+        if not unusable:
+            raise
+        values, offsets = _parse(data, attributes, root, last=last)
+    columns = list(zip(*values, strict=True)) or [() for _ in attributes]
+    return Rows(columns, offsets, unusable)
+
+
+def _parse(
+    data: bytes, attributes: Sequence[str], root: str, *, last: bool
+) -> tuple[list[tuple[str | None, ...]], list[int]]:
+    from lxml import etree
+
+    offsets = [found.start() for found in _ROW.finditer(data)]
+    simple = data.count(b"<") == len(offsets) + last
+    if not simple and (b"<!" in data or b"<?" in data):
+        raise HasMarkup
+    target: _Flat | _Nested = _Flat(attributes) if simple else _Nested(attributes)
+    parser = etree.XMLParser(
+        target=target, encoding="utf-8", huge_tree=True, resolve_entities=False, no_network=True, load_dtd=False
+    )
+    try:
+        parser.feed(f"<{root}>".encode())
+        for at in range(0, len(data), _FEED):
+            parser.feed(data[at : at + _FEED])
+        if not last:
+            parser.feed(f"</{root}>".encode())
+        parser.close()
+    except etree.XMLSyntaxError as error:
+        raise Damaged(error.lineno or 1, str(error.msg)) from error
+    except ValueError as error:  # what lxml makes of text that Python cannot hold
+        raise Damaged(1, str(error)) from error
+    values = target.rows[1:]  # the first is the root
+    if len(values) != len(offsets):
+        raise Damaged(1, f"{len(offsets)} rows begin and {len(values)} are there")
+    return values, offsets
+
+
+class _Flat:
+    """Takes each element for a row: right where every `<` begins one."""
+
+    def __init__(self, attributes: Sequence[str]) -> None:
+        self.rows: list[tuple[str | None, ...]] = []
+        self._attributes = attributes
+
+    def start(self, _tag: str, attributes: Any) -> None:
+        self.rows.append(tuple(map(attributes.get, self._attributes)))
+
+    def close(self) -> None:
+        pass
+
+
+class _Nested(_Flat):
+    """Also sees elements that end apart from where they begin, and refuses what is no row or stands in one."""
+
+    def __init__(self, attributes: Sequence[str]) -> None:
+        super().__init__(attributes)
+        self._depth = 0
+
+    def start(self, tag: str, attributes: Any) -> None:
+        if self._depth and (self._depth > 1 or tag != "row"):
+            raise Damaged(1, f"there is a <{tag}> where a <row> was expected")
+        self._depth += 1
+        super().start(tag, attributes)
+
+    def end(self, _tag: str) -> None:
+        self._depth -= 1
+
+
+def _without_bad_references(data: bytes) -> tuple[bytes, list[int]]:
+    """`data` with the rows blanked out that refer to a character XML does not allow, and where they began."""
+    blanked = bytearray(data)
+    unusable = []
+    end = 0
+    for found in _REFERENCE.finditer(data):
+        if found.start() < end or _allowed(found):
+            continue
+        start = data.rfind(b"<row", 0, found.start())
+        following = data.find(b"<", found.start())
+        end = len(data) if following < 0 else following
+        if start < 0:
+            continue
+        blanked[start:end] = re.sub(rb"[^\r\n]", b" ", data[start:end])
+        unusable.append(start)
+    return bytes(blanked), unusable
+
+
+def _allowed(reference: "re.Match[bytes]") -> bool:
+    hexadecimal, decimal = reference.groups()
+    digits = (hexadecimal or decimal).lstrip(b"0")
+    if len(digits) > 7:  # 0x10FFFF has six digits, 1114111 seven
+        return False
+    code = int(digits or b"0", 16 if hexadecimal else 10)
+    return code in (0x9, 0xA, 0xD) or 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or 0x10000 <= code <= 0x10FFFF

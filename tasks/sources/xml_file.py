@@ -1,0 +1,197 @@
+"""An XML file of a dump, made ready to be read in pieces.
+
+in   Posts.xml or Users.xml, of any size
+out  a file in UTF-8 without comments (the same one, unless it had to be copied), and where to cut it
+
+Inside an element `<` cannot stand raw, so in a file without comments, CDATA sections and processing instructions every
+`<row` begins a row: the file can be cut before any of them, wherever the ends of lines are.
+"""
+
+import codecs
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from tasks.errors import InputError
+
+RANGE_BYTES: Final = 32 << 20  # what one worker holds at a time; five times this in memory while it is parsed
+MAX_ROW_BYTES: Final = 128 << 20
+_HEAD: Final = 1 << 20
+_ROW: Final = re.compile(rb"<row[\s/>]")
+_DECLARATION: Final = re.compile(rb"""^<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
+_CLOSERS: Final = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A file and the byte ranges of its rows; the last range ends with the file."""
+
+    path: Path
+    ranges: list[tuple[int, int]]
+
+
+def cut(path: Path, shown: str, root: str, scratch: Path, *, plain: bool = False) -> Cut:
+    """Where to cut the file at `path`, whose root element must be `root`.
+
+    `shown` is what messages call it. `plain` says that comments and the like may be there and are to be blanked out.
+    Copies, where needed, go to the folder `scratch`. Raises InputError for what is no such file.
+    """
+    with open(path, "rb") as handle:
+        head = handle.read(_HEAD)
+        _refuse_strangers(head, shown)
+        encoding = _encoding(head, shown)
+        size = path.stat().st_size
+    if encoding is not None:
+        path = _transcoded(path, shown, encoding, scratch)
+    if plain:
+        path = _blanked(path, shown, scratch)
+    with open(path, "rb") as handle:
+        size = handle.seek(0, 2)
+        handle.seek(0)
+        head = handle.read(_HEAD)
+        first = _ROW.search(head)
+        if first is None and size > _HEAD:
+            raise InputError(f"{shown} is not a dump: there is no <row> in its first {_HEAD} bytes")
+        header = head[: first.start()] if first else head
+        if not plain and (b"<!" in header or header.count(b"<?") > 1):
+            return cut(path, shown, root, scratch, plain=True)
+        _check_root(header + (b"</%s>" % root.encode() if first else b""), shown, root)
+        if first is None:
+            return Cut(path, [])
+        starts = [first.start()]
+        while (found := _next_row(handle, starts[-1] + RANGE_BYTES, size, shown)) is not None:
+            starts.append(found)
+    return Cut(path, list(zip(starts, [*starts[1:], size], strict=True)))
+
+
+def _refuse_strangers(head: bytes, shown: str) -> None:
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:200].lower()
+    if not start:
+        raise InputError(f"{shown} is empty")
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError(f"{shown} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
+    if start.startswith((b"<!doctype html", b"<html", b"<head")):
+        raise InputError(f"{shown} is a web page, not a dump: the download went wrong")
+
+
+def _encoding(head: bytes, shown: str) -> str | None:
+    """The encoding to translate from, or None for UTF-8."""
+    for mark, name in (
+        (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+        (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+        (b"<\0?\0", "utf-16-le"), (b"\0<\0?", "utf-16-be"),
+    ):  # fmt: skip
+        if head.startswith(mark):
+            return name
+    declared = _DECLARATION.match(head.removeprefix(codecs.BOM_UTF8))
+    if declared is None:
+        return None
+    said = declared[1].decode("ascii")
+    try:
+        name = codecs.lookup(said).name
+    except LookupError:
+        name = ""
+    if name in ("utf-8", "ascii"):
+        return None
+    if not name.startswith(("utf-16", "utf-32", "iso8859", "cp125", "koi8")):  # Python has "encodings" that unzip
+        raise InputError(f"{shown} says that it is in {said!r}, which is not an encoding that a dump may have")
+    return name
+
+
+def _transcoded(path: Path, shown: str, encoding: str, scratch: Path) -> Path:
+    """A copy in UTF-8, its XML declaration blanked out since what it says no longer holds."""
+    copy = scratch / f"{path.name}.utf-8"
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    with open(path, "rb") as source, open(copy, "wb") as target:
+        declared = True
+        try:
+            while chunk := source.read(_HEAD):
+                text = decoder.decode(chunk)
+                if declared:
+                    text = re.sub(r"^\ufeff?\s*<\?xml[^>]*\?>", lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+                    declared = False
+                target.write(text.encode("utf-8"))
+            decoder.decode(b"", True)
+        except UnicodeError as error:
+            raise InputError(f"{shown} is damaged: it says {encoding} and has bytes that are not: {error}") from error
+    return copy
+
+
+def _blanked(path: Path, shown: str, scratch: Path) -> Path:
+    """A copy whose comments, CDATA sections and processing instructions are spaces: places and lines stay right."""
+    copy = scratch / f"{path.name}.plain"
+    with open(path, "rb") as source, open(copy, "wb") as target:
+        closer = b""  # of what the end of the chunk before left open
+        rest = b""
+        while True:
+            chunk = source.read(8 << 20)
+            data = rest + chunk
+            out, rest, closer = _blank(data, closer, shown, last=not chunk)
+            target.write(out)
+            if not chunk:
+                break
+        if closer:
+            raise InputError(f"{shown} is cut short: the end of a comment ({closer.decode()}) is not there")
+    return copy
+
+
+def _blank(data: bytes, closer: bytes, shown: str, *, last: bool) -> tuple[bytes, bytes, bytes]:
+    """What can be written of `data`, what must wait for more, and the closer of what is still open."""
+    out = bytearray()
+    at = 0
+    while True:
+        if closer:
+            end = data.find(closer, at)
+            if end < 0:
+                keep = len(data) if last else max(at, len(data) - 2)
+                out += _spaces(data[at:keep])
+                return bytes(out), data[keep:], closer
+            out += _spaces(data[at : end + len(closer)])
+            at, closer = end + len(closer), b""
+        start = min((place for mark in (b"<!", b"<?") if (place := data.find(mark, at)) >= 0), default=-1)
+        if start < 0:
+            keep = len(data) if last else max(at, len(data) - 1)
+            return bytes(out + data[at:keep]), data[keep:], b""
+        out += data[at:start]
+        if len(data) - start < 9 and not last:
+            return bytes(out), data[start:], b""
+        closer = next((end for mark, end in _CLOSERS.items() if data.startswith(mark, start)), b"")
+        if not closer:
+            raise InputError(
+                f"{shown} is refused: it has a document type or an entity declaration, which no dump has and which "
+                "could make it grow without end"
+            )
+        at = start + 2
+        out += b"  "
+
+
+def _spaces(data: bytes) -> bytes:
+    return re.sub(rb"[^\r\n]", b" ", data)
+
+
+def _check_root(header: bytes, shown: str, root: str) -> None:
+    from lxml import etree
+
+    parser = etree.XMLParser(encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False)
+    try:
+        found = etree.fromstring(header.removeprefix(codecs.BOM_UTF8), parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise InputError(f"{shown} is not a dump, or is damaged at its very beginning: {error}") from error
+    if found.tag != root or len(found):
+        raise InputError(f"{shown} is not a dump: its root is <{found.tag}> where <{root}> with rows was expected")
+
+
+def _next_row(handle: IO[bytes], at: int, size: int, shown: str) -> int | None:
+    """Where the first row at or after the byte `at` begins."""
+    limit = at + MAX_ROW_BYTES
+    while at < size:
+        if at > limit:
+            raise InputError(f"{shown} is refused: a row is longer than {MAX_ROW_BYTES} bytes near byte {at}")
+        handle.seek(at)
+        block = handle.read(256 << 10)
+        found = _ROW.search(block)
+        if found:
+            return at + found.start()
+        at += max(1, len(block) - 4)  # the mark may lie across the edge
+    return None

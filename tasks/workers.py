@@ -1,0 +1,154 @@
+"""Worker processes for the heavy parts of the data stages.
+
+Each worker is `python -m tasks.workers`: a request a line on its standard input, an answer a line on its standard
+output. A worker leaves when its input ends, so none outlives the process that started it, however that ends. (The
+standard library's pool keeps its workers waiting for ever when their parent is killed, and its start method imports the
+parent's main module again, which under Prefect takes seconds.)
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, cast
+
+from tasks.errors import InputError, Transient
+
+MAX_WORKERS: Final = 4  # each may take 300 MB: all of them together must stay under 1.5 GB
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def perform(kind: str, request: Mapping[str, Any]) -> Any:
+    """Do one request here and now."""
+    match kind:
+        case "range":
+            from tasks.sources.ranges import RangeJob, read_range
+
+            return read_range(cast(RangeJob, request))
+        case "unpack":
+            from tasks.sources.archive import UnpackJob, unpack
+
+            return unpack(cast(UnpackJob, request))
+        case "texts":
+            from tasks.texts import TextJob, convert_part
+
+            return convert_part(cast(TextJob, request))
+        case _:
+            raise ValueError(f"no such work: {kind}")
+
+
+def perform_all(
+    kind: str, requests: Sequence[Mapping[str, Any]], workers: int, done: Callable[[int], None] = lambda index: None
+) -> Iterator[Any]:
+    """The answers to `requests`, in their order; here when `workers` is 0, else by that many processes.
+
+    `done(index)` is called as each answer is handed out. Raises InputError as the work does, and Transient when a
+    worker dies.
+    """
+    if not workers:
+        for index, request in enumerate(requests):
+            yield perform(kind, request)
+            done(index)
+        return
+    crew = [_Worker() for _ in range(min(workers, len(requests)))]
+    free: SimpleQueue[_Worker] = SimpleQueue()
+    for worker in crew:
+        free.put(worker)
+
+    def ask(request: Mapping[str, Any]) -> Any:
+        worker = free.get()
+        try:
+            return worker.ask(kind, request)
+        finally:
+            free.put(worker)
+
+    threads = ThreadPoolExecutor(len(crew), thread_name_prefix="worker")
+    try:
+        answers: list[Future[Any]] = [threads.submit(ask, request) for request in requests]
+        for index, answer in enumerate(answers):
+            yield answer.result()
+            done(index)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        for worker in crew:
+            worker.stop()
+        threads.shutdown(wait=True)
+
+
+class _Worker:
+    """One child process, asked one thing at a time."""
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).parent.parent)
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.workers"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": path, "POLARS_MAX_THREADS": "1"},
+        )  # fmt: skip
+
+    def ask(self, kind: str, request: Mapping[str, Any]) -> Any:
+        assert self._process.stdin and self._process.stdout
+        try:
+            self._process.stdin.write(json.dumps([kind, request]) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except (OSError, ValueError):
+            line = ""
+        if not line:
+            raise Transient(f"a worker ({kind}) died: {_exit(self._process.wait())}; run again to go on from there")
+        answer = json.loads(line)
+        if "input_error" in answer:
+            raise InputError(answer["input_error"])
+        if "os_error" in answer:
+            raise OSError(*answer["os_error"])
+        if "failure" in answer:
+            raise RuntimeError(f"in a worker:\n{answer['failure']}")
+        return answer["result"]
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe
+            try:
+                pipe.close()
+            except OSError:
+                pass  # what was not yet written to a worker that is gone
+
+
+def _exit(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else f"signal {-status}"
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not pass for an answer
+    for line in sys.stdin:
+        kind, request = json.loads(line)
+        try:
+            answer = {"result": perform(kind, request)}
+        except InputError as error:
+            answer = {"input_error": str(error)}
+        except OSError as error:
+            answer = {"os_error": [error.errno, error.strerror or str(error), error.filename]}
+        except Exception:
+            answer = {"failure": traceback.format_exc()}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
