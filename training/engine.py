@@ -1,0 +1,246 @@
+"""DeepSpeed, and nothing but: ZeRO, mixed precision, clipping and the optimizer step. The only import of deepspeed.
+
+What DeepSpeed 0.19.8 would default is written out in `settings`, since defaults have changed under recipes before
+(clipping, overflow checks, time-outs). The caller owns the accumulation boundary: any number of packs, then `step`.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from training.batch import Pack
+from training.config import Precision, TrainConfig
+from training.forward import pack_logps
+from training.losses import PairLogps
+from training.status import TrainerError
+
+# Longer than any save; a rank that is gone is noticed by the launcher long before.
+PROCESS_GROUP_TIMEOUT: Final = timedelta(minutes=60)
+MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+
+
+class ParameterState(NamedTuple):
+    """One parameter and Adam's moments for it, whole, in fp32."""
+
+    name: str
+    weight: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+
+def rank_device() -> torch.device:
+    """The device of this rank: the GPU of its local rank, or the CPU where there is none.
+
+    Raises TrainerError of kind `recipe` when there are GPUs, but fewer than ranks.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= here:
+        raise TrainerError("recipe", f"train.ranks asks for {local + 1} GPUs on this host and it has {here}")
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def join_ranks(device: torch.device) -> None:
+    """Join the process group of all ranks (gloo between CPUs, NCCL between GPUs); alone, a group of one."""
+    for name, alone in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
+        os.environ.setdefault(name, alone)
+    os.environ.setdefault("MASTER_PORT", "0" if os.environ["WORLD_SIZE"] == "1" else "29500")
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    # DeepSpeed clones the world with new_group, which takes torch's default and not the time-out given below.
+    dist.distributed_c10d.default_pg_timeout = PROCESS_GROUP_TIMEOUT
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+    import deepspeed.ops
+
+    # Compiled at first use, for a minute, and an error where there is no compiler; gloo gives the same sums.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="nccl" if device.type == "cuda" else "gloo",
+        auto_mpi_discovery=False, timeout=PROCESS_GROUP_TIMEOUT, verbose=False,
+    )  # fmt: skip
+
+
+def effective_stage(stage: int, precision: Precision) -> int:
+    """The ZeRO stage that is run: DeepSpeed has no stage 0 with bf16 weights and fp32 gradients, stage 1 does the same
+    update and shares out the optimizer."""
+    return max(stage, 1) if precision == "bf16" else stage
+
+
+def settings(config: TrainConfig, ranks: int) -> dict[str, Any]:
+    """DeepSpeed's configuration, every value that bears on the result or the speed written out."""
+    stage = effective_stage(config.zero_stage, config.precision)
+    return {
+        # Only for DeepSpeed's own counters: packs vary in size and number, and the loss carries the weights.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": ranks,
+        "managed_gradient_accumulation": False,
+        # At stage 0 `Engine` clips, since DeepSpeed would keep the norm to itself.
+        "gradient_clipping": (config.max_grad_norm or 0.0) if stage > 0 else 0.0,
+        "gradient_allreduce_op": "mean",
+        "prescale_gradients": False,
+        "gradient_predivide_factor": 1.0,
+        "communication_data_type": "fp32",
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "bf16": {
+            "enabled": config.precision == "bf16",
+            "immediate_grad_update": False,
+            # A step must not be skipped in silence: the loop stops at the first gradient that is not finite.
+            "check_grad_overflow": False,
+            "bf16_master_weights_and_grads": False,
+            "bf16_optimizer_states": False,
+        },
+        "fp16": {"enabled": False},
+        "torch_autocast": {"enabled": False},
+        "zero_allow_untested_optimizer": False,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            "stage": stage,
+            "contiguous_gradients": True,
+            "overlap_comm": stage >= 2,
+            "reduce_scatter": True,
+            "reduce_bucket_size": 50_000_000,
+            "allgather_partitions": True,
+            "allgather_bucket_size": 50_000_000,
+            "use_multi_rank_bucket_allreduce": True,
+            "round_robin_gradients": False,
+            "ignore_unused_parameters": True,
+            "elastic_checkpoint": False,
+            "sub_group_size": 1_000_000_000,
+            "stage3_prefetch_bucket_size": 50_000_000,
+            "stage3_param_persistence_threshold": 100_000,
+            "stage3_max_live_parameters": 1_000_000_000,
+            "stage3_max_reuse_distance": 1_000_000_000,
+            "stage3_gather_16bit_weights_on_model_save": False,
+            "memory_efficient_linear": False,
+        },
+        "activation_checkpointing": {"partition_activations": False, "cpu_checkpointing": False},
+        "wall_clock_breakdown": False,
+        "dump_state": False,
+    }
+
+
+class Engine:
+    """A model under ZeRO, and its AdamW."""
+
+    def __init__(self, model: PreTrainedModel, config: TrainConfig, device: torch.device):
+        import deepspeed
+
+        self.device = device
+        self._ranks = dist.get_world_size()
+        self._rank = dist.get_rank()
+        self.stage = effective_stage(config.zero_stage, config.precision)
+        self._adam = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, betas=config.adam_betas, eps=config.adam_eps,
+            weight_decay=config.weight_decay, fused=True,
+        )  # fmt: skip
+        self._max_norm = config.max_grad_norm
+        self._norm_at_stage_0 = float("nan")
+        if self.stage == 0:
+            self._adam.register_step_pre_hook(lambda *_: self._clip())
+        self._engine, *_ = deepspeed.initialize(
+            model=model, optimizer=self._adam, config=settings(config, self._ranks),
+            dist_init_required=False,
+        )  # fmt: skip
+        self._parameters: dict[str, nn.Parameter] = dict(self._engine.module.named_parameters())
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters, a shared one once, in the model's order."""
+        return list(self._parameters)
+
+    def logps(self, pack: Pack) -> PairLogps:
+        """Summed log-probs of the completions of `pack` under the policy."""
+        return pack_logps(self._engine, pack)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of this rank's share of the loss; ranks are averaged."""
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> float:
+        """Update the policy with what `backward` has added up; returns the gradient norm before clipping."""
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate
+        self._engine.step()
+        return self._norm_at_stage_0 if self.stage == 0 else float(self._engine.get_global_grad_norm())
+
+    def _clip(self) -> None:
+        bound = self._max_norm if self._max_norm is not None else float("inf")
+        norm = nn.utils.clip_grad_norm_(self._parameters.values(), bound, error_if_nonfinite=False)
+        self._norm_at_stage_0 = norm.item()
+
+    def states(self) -> Iterator[ParameterState]:
+        """Every parameter with its moments, one at a time; all ranks iterate together, and each gets all of them.
+
+        Copy what is to outlive its turn.
+        """
+        for name, parameter in self._parameters.items():
+            yield ParameterState(name, self.weight(name), *(self._gather(parameter, key) for key in MOMENTS))
+
+    def weight(self, name: str) -> Tensor:
+        """The fp32 master of one parameter, whole; all ranks call together."""
+        return self._gather(self._parameters[name], None)
+
+    def _gather(self, parameter: nn.Parameter, key: str | None) -> Tensor:
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        whole: Tensor
+        if self.stage == 0:
+            whole = parameter if key is None else self._adam.state[parameter][key]
+        elif key is None:
+            whole = safe_get_full_fp32_param(parameter)
+        else:
+            whole = safe_get_full_optimizer_state(parameter, key)
+        return whole.detach()
+
+    def restore(self, step: int, state_of: Callable[[str], ParameterState]) -> None:
+        """Set master weights and moments, and the number of updates made; all ranks call together.
+
+        The weights that the forward pass reads must already be those (`Checkpoint.load_weights`).
+        """
+        for group in self._adam.param_groups:
+            for flat in group["params"]:
+                self._adam.state[flat] = {"step": torch.tensor(float(step), device=flat.device)} | {
+                    key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS
+                }
+        if self.stage in (1, 2):
+            # What DeepSpeed does after its first step: moments become readable a parameter at a time.
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+        for name, parameter in self._parameters.items():
+            state = state_of(name)
+            self._scatter(parameter, None, state.weight)
+            self._scatter(parameter, "exp_avg", state.exp_avg)
+            self._scatter(parameter, "exp_avg_sq", state.exp_avg_sq)
+
+    def _scatter(self, parameter: nn.Parameter, key: str | None, whole: Tensor) -> None:
+        from deepspeed import utils as deepspeed_utils
+
+        if self.stage == 0:
+            target = parameter.data if key is None else self._adam.state[parameter][key]
+            target.copy_(whole)
+        elif self.stage < 3:
+            whole = whole.to(self.device)
+            if key is None:
+                deepspeed_utils.safe_set_full_fp32_param(parameter, whole)
+            else:
+                deepspeed_utils.safe_set_full_optimizer_state(parameter, whole, key)
+        else:
+            # The setter for whole values fails where a parameter does not divide by the ranks; this one does not.
+            share = deepspeed_utils.safe_get_local_fp32_param(parameter).numel()
+            mine = torch.zeros(share, device=self.device)
+            given = whole.flatten()[self._rank * share : (self._rank + 1) * share]
+            mine[: len(given)].copy_(given)
+            if key is None:
+                deepspeed_utils.safe_set_local_fp32_param(parameter, mine)
+            else:
+                deepspeed_utils.safe_set_local_optimizer_state(parameter, mine, key)

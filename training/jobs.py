@@ -1,0 +1,100 @@
+"""What the ranks are asked to do, as JSON files: the boundary between the processes is a boundary of files.
+
+python -m training.run JOB.json      a TrainJob
+python -m training.score JOB.json    a ScoreJob
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from training.config import Precision, TrainConfig
+from training.status import TrainerError
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One training."""
+
+    model: Path
+    """Folder of the start model, which is the reference too: safetensors, config, tokenizer."""
+    rows: Path
+    """Folder of token rows (`datasets`, save_to_disk): pair_id, prompt_ids, chosen_ids, rejected_ids."""
+    reference: Path
+    """Parquet: pair_id, ref_chosen_logps, ref_rejected_logps; every pair of `rows`, in any order."""
+    export: Path
+    """Folder that the tuned model is written to."""
+    folder: Path
+    """Survives interruptions: checkpoints/, metrics.jsonl, perf.log, and what training/status.py writes."""
+    seed: int
+    config: TrainConfig
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def write(self, path: Path) -> None:
+        """Write the job as JSON."""
+        _write(path, asdict(self) | {"config": self.config.model_dump(mode="json")})
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainJob":
+        """The job in `path`; TrainerError of kind `recipe` when it is not one."""
+        raw = _read(path)
+        try:
+            return cls(
+                model=Path(raw["model"]), rows=Path(raw["rows"]), reference=Path(raw["reference"]),
+                export=Path(raw["export"]), folder=Path(raw["folder"]), seed=int(raw["seed"]),
+                config=TrainConfig.model_validate(raw["config"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, ValidationError) as error:
+            raise TrainerError("recipe", f"{path} is not a training job: {error}") from error
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """One scoring: log-probs of token rows under a model."""
+
+    model: Path
+    rows: Path
+    only: Path | None
+    """A .npy of the row numbers to score; None scores all."""
+    parts: Path
+    """Folder for part files: row, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens."""
+    folder: Path
+    """What training/status.py writes."""
+    precision: Precision
+    tokens_per_pack: int | None
+    """None scores every pair in a pass of its own: its value then depends on no other pair."""
+
+    def write(self, path: Path) -> None:
+        """Write the job as JSON."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "ScoreJob":
+        """The job in `path`; TrainerError of kind `recipe` when it is not one."""
+        raw = _read(path)
+        try:
+            return cls(
+                model=Path(raw["model"]), rows=Path(raw["rows"]),
+                only=None if raw["only"] is None else Path(raw["only"]), parts=Path(raw["parts"]),
+                folder=Path(raw["folder"]), precision=raw["precision"], tokens_per_pack=raw["tokens_per_pack"],
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainerError("recipe", f"{path} is not a scoring job: {error}") from error
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, default=str, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainerError("recipe", f"the job file {path} cannot be read: {error}") from error
+    return raw

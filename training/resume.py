@@ -1,0 +1,77 @@
+"""Where a training starts: at the beginning, or behind a checkpoint that belongs to this very training."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from training.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from training.jobs import TrainJob
+from training.status import TrainerError
+
+
+def identity_of(job: TrainJob, pair_ids: list[str]) -> dict[str, Any]:
+    """What the course of the losses depends on beyond rounding, as it is kept in every checkpoint."""
+    return {
+        "config": job.config.identity(),
+        "seed": job.seed,
+        "pairs": len(pair_ids),
+        "pair_ids": hashlib.sha256("\n".join(pair_ids).encode()).hexdigest(),
+        "reference": hashlib.sha256(job.reference.read_bytes()).hexdigest(),
+    }
+
+
+def choose_checkpoint(job: TrainJob, identity: dict[str, Any]) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, by `train.resume`, and what was wrong with those that were refused.
+
+    All ranks call together; rank 0 reads and verifies for all.
+
+    Raises TrainerError of kind `checkpoint` when `from:PATH` names nothing whole, or the checkpoint is of another
+    training: other numerics behind the same name would be a silent change of the recipe.
+    """
+    answer: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            answer = [_choose(job, identity)]
+        except TrainerError as error:
+            answer = [error]
+    dist.broadcast_object_list(answer)
+    if isinstance(answer[0], TrainerError):
+        raise answer[0]
+    found, refused = answer[0]
+    return found, refused
+
+
+def _choose(job: TrainJob, identity: dict[str, Any]) -> tuple[Checkpoint | None, list[str]]:
+    resume = job.config.resume
+    if resume == "fresh" and not _begun_fresh(job).exists():
+        # Once: a retry of a fresh training goes on from its own checkpoints.
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    if resume == "fresh":
+        _begun_fresh(job).touch()
+    found, refused = find_checkpoint(job.checkpoints)
+    if found is None and resume.startswith("from:"):
+        found = _from(Path(resume.removeprefix("from:")))
+    if found is not None and found.identity != identity:
+        differing = ", ".join(sorted(key for key in identity if found.identity.get(key) != identity[key]))
+        raise TrainerError("checkpoint", f"{found.folder} is a checkpoint of another training: other {differing}")
+    return found, refused
+
+
+def _from(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, or the newest whole one in it."""
+    if path.name.startswith("step-"):
+        return read_checkpoint(path)
+    found, refused = find_checkpoint(path)
+    if found is None:
+        raise TrainerError(
+            "checkpoint", f"train.resume names {path}, which holds no whole checkpoint{''.join(refused)}"
+        )
+    return found
+
+
+def _begun_fresh(job: TrainJob) -> Path:
+    return job.checkpoints / ".fresh"

@@ -1,0 +1,132 @@
+"""What each rank of a training runs, top to bottom: job, rows, model, engine, loop, export.
+
+    python -m training.run JOB.json
+
+Alone it is a training of one rank; `training/launch.py` starts several. The job's folder holds what survives an
+interruption: checkpoints/ (training/checkpoint.py), metrics.jsonl and perf.log (training/records.py).
+"""
+
+import logging
+import math
+import sys
+from typing import Final
+
+from training.jobs import TrainJob
+from training.rank import Stop, die_with_parent, job_path, run_rank
+from training.status import Outcome, Progress, TrainerError, write_progress
+
+# Activations of a pack must fit beside the model; a GPU needs long packs to be busy.
+TOKENS_PER_PACK: Final = {"cpu": 2048, "cuda": 8192}
+
+log = logging.getLogger(__name__)
+
+
+def train(job: TrainJob, stop: Stop) -> Outcome:
+    """Train, save and export; every rank calls it. TrainJob says what is read and written.
+
+    Raises TrainerError for what its reader can mend.
+    """
+    import torch
+    import torch.distributed as dist
+
+    from training.batch import batch_indices, pack_batch, steps_per_epoch
+    from training.checkpoint import METRICS, save_checkpoint
+    from training.engine import Engine, join_ranks, rank_device
+    from training.export import export_model
+    from training.forward import load_model
+    from training.layout import shares_prompt
+    from training.losses import PairLogps
+    from training.metrics import pack_metrics
+    from training.records import Records, total_of
+    from training.reference import load_reference, pair_ids_of
+    from training.resume import choose_checkpoint, identity_of
+    from training.rows import load_rows
+    from training.schedule import learning_rate
+    from training.step import check_first_loss, refuse_nonfinite, run_packs
+
+    config = job.config
+    device = rank_device()
+    join_ranks(device)
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(job.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # costs time, and nothing here reads what it did not write
+    )
+
+    rows = load_rows(job.rows)
+    pair_ids = pair_ids_of(rows, job.rows)
+    reference = load_reference(job.reference, pair_ids)
+    per_epoch = steps_per_epoch(len(rows), config.batch_size)
+    if per_epoch == 0:
+        raise TrainerError("recipe", f"{len(rows)} pairs do not fill one batch of {config.batch_size}")
+    total = per_epoch * config.epochs
+    budget = config.tokens_per_pack or TOKENS_PER_PACK[device.type]
+
+    identity = identity_of(job, pair_ids)
+    checkpoint, refused = choose_checkpoint(job, identity)
+    model = load_model(job.model, precision=config.precision, device=device)
+    shared_prompt = shares_prompt(model.config.model_type)
+    if checkpoint is not None:
+        checkpoint.load_weights(model)
+    engine = Engine(model, config, device)
+    if checkpoint is not None:
+        engine.restore(checkpoint.step, checkpoint.state)
+    first = 0 if checkpoint is None else checkpoint.step
+    metrics = job.folder / METRICS
+    if rank == 0:
+        metrics.write_bytes(b"" if checkpoint is None else (checkpoint.folder / METRICS).read_bytes())
+        write_progress(job.folder, rank, Progress(first, total, "steps"))
+    log.info("steps %d to %d, %d ranks (%s), ZeRO stage %d", first + 1, total, ranks, device.type, engine.stage)
+
+    with Records.opened(metrics, job.folder / "perf.log") as records:
+        for step in range(first, total):
+            indices = batch_indices(len(rows), config.batch_size, job.seed, step)
+            batch = [rows[index] for index in indices]
+            ids = [pair_ids[index] for index in indices]
+            packs = pack_batch(batch, budget, ranks)
+            given = PairLogps(reference.chosen[indices], reference.rejected[indices])
+            totals, losses = run_packs(engine, config, packs[rank], given, stop.asked)
+            if not math.isfinite(totals.metrics["loss"]):
+                refuse_nonfinite(job.folder, step + 1, "the loss", ids, losses)
+            if step == 0:
+                check_first_loss(totals, job.reference)
+            rate = learning_rate(config, step, total)
+            norm = engine.step(rate)
+            if not math.isfinite(norm):
+                refuse_nonfinite(job.folder, step + 1, "the gradient's norm", ids, {})
+            done = step + 1
+            if rank == 0:
+                line = {"step": done, "epoch": done / per_epoch, **totals.metrics, "learning_rate": rate}
+                line |= {"grad_norm": norm, "tokens": sum(row.tokens for row in batch)}
+                records.write(line, pack_metrics(packs, shared_prompt=shared_prompt), config.batch_size)
+                write_progress(job.folder, rank, Progress(done, total, "steps"))
+            if totals.stop or (done % config.save_every == 0 and done < total):
+                save_checkpoint(job.checkpoints, engine, step=done, identity=identity, metrics=metrics)
+            if totals.stop:
+                log.info("stopped on request after step %d of %d", done, total)
+                return Outcome("stopped", done)
+
+    export_model(engine, job.model, job.export, config.precision)
+    facts = {
+        "ranks": ranks, "threads": torch.get_num_threads(), "zero_stage": engine.stage, "precision": config.precision,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "tokens_per_pack": budget,
+        "resumed_from_step": first, "refused_checkpoints": refused,
+        "tokens": total_of(metrics, "tokens") if rank == 0 else 0,
+    }  # fmt: skip
+    return Outcome("finished", total, facts)
+
+
+def main() -> int:
+    """Run the rank; returns its exit code."""
+    die_with_parent()
+    try:
+        job = TrainJob.read(job_path())
+    except TrainerError as error:
+        sys.exit(str(error))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    return run_rank(job.folder, lambda stop: train(job, stop))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""What each rank of a scoring runs: the log-probs of its share of the token rows under one model.
+
+    python -m training.score JOB.json
+
+Ranks share nothing: each holds the model, takes every n-th pack and writes part files, which the caller puts together
+(and keeps, so that an interrupted scoring goes on where it was).
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from training.jobs import ScoreJob
+from training.rank import Stop, die_with_parent, job_path, run_rank, this_rank, world_size
+from training.status import Outcome, Progress, TrainerError, write_progress
+
+if TYPE_CHECKING:
+    from training.rows import TokenRows
+
+PART_SECONDS: Final = 20.0  # what an interruption costs at most
+PART_COLUMNS: Final = ("row", "chosen_logps", "rejected_logps", "chosen_tokens", "rejected_tokens")
+
+
+def score(job: ScoreJob, stop: Stop) -> Outcome:
+    """Score this rank's packs and write them to `job.parts`."""
+    import numpy as np
+    import torch
+
+    from training.batch import make_pack
+    from training.engine import rank_device
+    from training.forward import load_model, pack_logps
+    from training.rows import load_rows
+
+    rank, ranks = this_rank(), world_size()
+    device = rank_device()
+    rows = load_rows(job.rows)
+    wanted: list[int] = list(range(len(rows))) if job.only is None else np.load(job.only).tolist()
+    packs = list(_packs(rows, wanted, job.tokens_per_pack))[rank::ranks]
+    model = load_model(job.model, precision=job.precision, device=device)
+    model.eval()
+    job.parts.mkdir(parents=True, exist_ok=True)
+
+    done, held, since = 0, _Part(job.parts), time.monotonic()
+    write_progress(job.folder, rank, Progress(0, len(wanted), "pairs"))
+    for numbers in packs:
+        pack = make_pack([rows[number] for number in numbers], range(len(numbers))).to(device)
+        with torch.inference_mode():
+            logps = pack_logps(model, pack)
+        values = [logps.chosen.tolist(), logps.rejected.tolist(), *(side.tolist() for side in pack.completions)]
+        held.add(numbers, values)
+        done += len(numbers)
+        if stop.asked or time.monotonic() - since > PART_SECONDS:
+            held.write()
+            since = time.monotonic()
+        write_progress(job.folder, rank, Progress(done, len(wanted), "pairs"))
+        if stop.asked:
+            return Outcome("stopped", done)
+    held.write()
+    facts = {"ranks": ranks, "threads": torch.get_num_threads(), "precision": job.precision, "device": device.type}
+    return Outcome("finished", done, facts)
+
+
+def _packs(rows: "TokenRows", wanted: Sequence[int], tokens_per_pack: int | None) -> Iterator[list[int]]:
+    """Row numbers that are scored together; the same whatever the number of ranks."""
+    if tokens_per_pack is None:
+        yield from ([number] for number in wanted)
+        return
+    lengths = rows.lengths()
+    tokens = lengths.prompt + lengths.chosen + lengths.rejected
+    held: list[int] = []
+    for number in wanted:
+        if held and int(tokens[held].sum() + tokens[number]) > tokens_per_pack:
+            yield held
+            held = []
+        held.append(number)
+    if held:
+        yield held
+
+
+class _Part:
+    """Scored rows that are not on the disk yet."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._columns: list[list[float]] = [[] for _ in PART_COLUMNS]
+
+    def add(self, numbers: list[int], values: list[list[float]]) -> None:
+        first, *others = self._columns
+        first.extend(numbers)
+        for column, more in zip(others, values, strict=True):
+            column.extend(more)
+
+    def write(self) -> None:
+        """A file named for its first row, whole or not there."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._columns[0]:
+            return
+        place = self._folder / f"{int(self._columns[0][0]):010d}.parquet"
+        scratch = place.with_name(f".{place.name}.{os.getpid()}")
+        # Sums of fp32 log-probs fit a double exactly.
+        types = (pa.int64(), pa.float64(), pa.float64(), pa.int64(), pa.int64())
+        arrays = [pa.array(column, kind) for column, kind in zip(self._columns, types, strict=True)]
+        pq.write_table(pa.table(arrays, names=list(PART_COLUMNS)), scratch)
+        scratch.rename(place)
+        self._columns = [[] for _ in PART_COLUMNS]
+
+
+def main() -> int:
+    """Run the rank; returns its exit code."""
+    die_with_parent()
+    try:
+        job = ScoreJob.read(job_path())
+    except TrainerError as error:
+        sys.exit(str(error))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    return run_rank(job.folder, lambda stop: score(job, stop))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""One optimizer step's forward and backward passes, and what stops a training at once.
+
+P pairs in a pack; weights are 1/N over the global batch of N pairs, however it is packed and shared out.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from training.batch import Pack
+from training.config import TrainConfig
+from training.engine import Engine
+from training.losses import PairLogps, pair_losses
+from training.metrics import StepSums
+from training.status import TrainerError
+
+# In nat; further from it the reference is another model's, or was scored in another layout.
+FIRST_LOSS_TOLERANCE: Final = 5e-3
+NONFINITE: Final = "nonfinite.json"
+
+
+class StepTotals(NamedTuple):
+    """Sums over the pairs of a step, over all ranks."""
+
+    metrics: dict[str, float]
+    """Means under TRL's names."""
+    unmoved_loss: float
+    """What the mean loss would be if the policy were its reference: ln 2 for sigmoid."""
+    stop: bool
+    """Whether some rank was asked to stop."""
+
+
+def run_packs(
+    engine: Engine, config: TrainConfig, packs: Sequence[Pack], reference: PairLogps, stop: bool
+) -> tuple[StepTotals, dict[int, float]]:
+    """Forward and backward of this rank's packs, and the one reduction of the step.
+
+    `reference` holds the batch's values in the order of its rows. Returns the totals, the same on every rank, and the
+    loss of each row of the batch that this rank has seen; the latter is read only when something is wrong with it.
+    """
+    ranks, device = dist.get_world_size(), engine.device
+    sums = StepSums.zeros(device)
+    unmoved = torch.zeros((), dtype=torch.float64, device=device)
+    seen: list[tuple[Tensor, Tensor]] = []
+    for pack in packs:
+        here = pack.to(device)
+        given = PairLogps(*(side[pack.pairs].to(device) for side in reference))
+        policy = engine.logps(here)
+        terms = pair_losses(config, policy, given, here.completions)
+        # The engine averages gradients over ranks, so the sum over this rank's pairs is multiplied by their number.
+        engine.backward(terms.losses.sum() * (pack.weight * ranks / config.batch_size))
+        sums.add(terms, policy, given, here.completions, pack.weight)
+        unmoved += pack.weight * pair_losses(config, given, given, here.completions).losses.to(torch.float64).sum()
+        if pack.weight:
+            seen.append((pack.pairs, terms.losses.detach()))
+    asked = torch.tensor(float(stop), dtype=torch.float64, device=device)
+    together = torch.cat([sums.values, torch.stack([unmoved, asked])])
+    dist.all_reduce(together)
+    totals = StepTotals(
+        StepSums(together[:-2]).to_metrics(), float(together[-2]) / config.batch_size, bool(together[-1] > 0)
+    )
+    if math.isfinite(totals.metrics["loss"]):
+        return totals, {}
+    return totals, {
+        row: loss for rows, losses in seen for row, loss in zip(rows.tolist(), losses.tolist(), strict=True)
+    }
+
+
+def refuse_nonfinite(folder: Path, step: int, value: str, pair_ids: Sequence[str], losses: dict[int, float]) -> None:
+    """Stop a training whose `value` is not finite at `step` (from 1): name the pairs in `folder` and raise.
+
+    All ranks call together, each with the losses of the rows of the batch that it has seen; where none of them is at
+    fault (a gradient that overflowed), the whole batch is named.
+    """
+    mine = [pair_ids[row] for row, loss in losses.items() if not math.isfinite(loss)]
+    everyone: list[list[str] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    guilty = sorted({pair_id for part in everyone if part for pair_id in part}) or sorted(pair_ids)
+    path = folder / NONFINITE
+    if dist.get_rank() == 0:
+        path.write_text(json.dumps({"step": step, "value": value, "pair_ids": guilty}, indent=1), encoding="utf-8")
+    dist.barrier()
+    raise TrainerError(
+        "nonfinite",
+        f"{value} is not a finite number at step {step}; {len(guilty)} of {len(pair_ids)} pairs of its batch are"
+        f" concerned, the first of them {guilty[0]} (all are in {path})",
+        step,
+    )
+
+
+def check_first_loss(totals: StepTotals, reference: Path) -> None:
+    """Refuse to train against a reference that is not the start model's: before any update the two are equal.
+
+    TRL and others start with false margins of tenths of a nat when the reference was scored in another layout.
+    """
+    loss = totals.metrics["loss"]
+    if abs(loss - totals.unmoved_loss) > FIRST_LOSS_TOLERANCE:
+        raise TrainerError(
+            "reference",
+            f"the loss of the first batch is {loss:.6f} and must be {totals.unmoved_loss:.6f}, since the policy is"
+            f" still the start model: the log-probs in {reference} are another model's or were scored in another way",
+            1,
+        )
