@@ -6,6 +6,7 @@ standard library's pool keeps its workers waiting for ever when their parent is 
 parent's main module again, which under Prefect takes seconds.)
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -121,10 +122,8 @@ class _Worker:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe
-            try:
+            with contextlib.suppress(OSError):  # what was not yet written to a worker that is gone
                 pipe.close()
-            except OSError:
-                pass  # what was not yet written to a worker that is gone
 
 
 def _exit(status: int) -> str:

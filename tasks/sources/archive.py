@@ -47,8 +47,8 @@ def _unpack(handle: IO[bytes], archive: Path, folder: Path, job: UnpackJob) -> d
         with py7zr.SevenZipFile(handle, max_extract_size=job["max_bytes"]) as opened:
             if opened.needs_password():
                 raise InputError(f"{archive} is locked with a password")
-            members = {name: _member(list(opened.files), name, archive) for name in job["wanted"]}
-            members = {name: member for name, member in members.items() if member is not None}
+            found = {name: _member(list(opened.files), name, archive) for name in job["wanted"]}
+            members = {name: member for name, member in found.items() if member is not None}
             if job["wanted"][0] not in members:
                 raise InputError(f"{archive} holds no {job['wanted'][0].capitalize()}")
             _check_sizes(list(opened.files), list(members.values()), archive, folder, job)
@@ -127,7 +127,7 @@ class _Writer:
     """One member being written."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "wb")
+        self._file = open(path, "wb")  # noqa: SIM115  py7zr calls close when the member is done
         self._size = 0
 
     def write(self, data: bytes) -> int:

@@ -23,30 +23,29 @@ POST_ATTRIBUTES: Final = (
 )  # fmt: skip
 USER_ATTRIBUTES: Final = ("Id", "DisplayName")  # the rest of a profile is nobody's business here
 
-POST_SCHEMA: Final = pl.Schema(
-    {
-        "site": pl.String,
-        "id": pl.Int64,
-        "post_type": pl.Int8,  # 1 question, 2 answer
-        "parent_id": pl.Int64,  # an answer's question
-        "accepted_id": pl.Int64,  # of a question
-        "score": pl.Int64,  # net votes
-        "created": UTC_MS,
-        "edited": UTC_MS,
-        "closed": UTC_MS,
-        "community_owned": UTC_MS,
-        "title": pl.String,
-        "tags": pl.List(pl.String),
-        "owner_id": pl.Int64,  # absent for deleted users, -1 for Community
-        "owner_name": pl.String,  # as on the row, mostly for deleted users
-        "license": pl.String,  # as on the row, null before 2020
-        "body": pl.String,  # HTML
-        "offset": pl.Int64,  # bytes into Posts.xml
-    }
-)
-USER_SCHEMA: Final = pl.Schema({"user_id": pl.Int64, "name": pl.String})
+_POST_COLUMNS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "site": pl.String,
+    "id": pl.Int64,
+    "post_type": pl.Int8,  # 1 question, 2 answer
+    "parent_id": pl.Int64,  # an answer's question
+    "accepted_id": pl.Int64,  # of a question
+    "score": pl.Int64,  # net votes
+    "created": UTC_MS,
+    "edited": UTC_MS,
+    "closed": UTC_MS,
+    "community_owned": UTC_MS,
+    "title": pl.String,
+    "tags": pl.List(pl.String),
+    "owner_id": pl.Int64,  # absent for deleted users, -1 for Community
+    "owner_name": pl.String,  # as on the row, mostly for deleted users
+    "license": pl.String,  # as on the row, null before 2020
+    "body": pl.String,  # HTML
+    "offset": pl.Int64,  # bytes into Posts.xml
+}
+POST_SCHEMA: Final = pl.Schema(_POST_COLUMNS)
+USER_SCHEMA: Final = pl.Schema({"user_id": pl.Int64(), "name": pl.String()})
 # Of a dropped row: where it stands, and the beginning of what was wrong with it.
-FAULT_SCHEMA: Final = pl.Schema({**DROPPED_SCHEMA, "post_id": pl.Int64, "value": pl.String})
+FAULT_SCHEMA: Final = pl.Schema([*DROPPED_SCHEMA.items(), ("post_id", pl.Int64()), ("value", pl.String())])
 
 PLANNED: Final = ("post_type", "fabricated")
 FAULTS: Final = ("bad_type", "bad_id", "bad_score", "bad_date", "bad_character", "too_long", "duplicate_id", "orphan")
@@ -123,11 +122,9 @@ def type_users(columns: dict[str, pl.Series], _site: str) -> Typed:
 
 def _split(judged: pl.DataFrame, raw: pl.DataFrame, schema: pl.Schema) -> Typed:
     skipped = dict(judged["reason"].drop_nulls().value_counts().iter_rows())
-    table = judged.filter(pl.col("reason").is_null()).select(schema.names()).cast(dict(schema))
+    table = judged.filter(pl.col("reason").is_null()).select(schema.names()).cast(schema)
     bad = judged.filter(pl.col("reason").is_in(FAULTS))
-    shown = {
-        "bad_type": "PostTypeId", "bad_id": "Id", "bad_score": "Score", "bad_date": "CreationDate", "orphan": "ParentId",
-    }  # fmt: skip
+    shown = {"bad_type": "PostTypeId", "bad_id": "Id", "bad_score": "Score", "bad_date": "CreationDate"}
     faults = bad.select(
         "row",
         "reason",

@@ -55,7 +55,7 @@ def parse(data: bytes, attributes: Sequence[str], root: str, *, last: bool) -> R
         if not unusable:
             raise
         values, offsets = _parse(data, attributes, root, last=last)
-    columns = list(zip(*values, strict=True)) or [() for _ in attributes]
+    columns: list[Sequence[str | None]] = [*zip(*values, strict=True)] or [() for _ in attributes]
     return Rows(columns, offsets, unusable)
 
 
