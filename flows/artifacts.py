@@ -14,7 +14,10 @@ from typing import Any, Final
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from data_checks.check import Check
+from tasks.gate import stored_result
 from tasks.manifest import Manifest
+from tasks.store import Store
 
 MAX_ROWS: Final = 1000
 logger = logging.getLogger("prefstack")
@@ -42,10 +45,10 @@ def publish_stage(stage: str, manifest: Manifest) -> None:
         logger.warning("%-9s its artifacts could not be published: %s", stage, error)
 
 
-def publish_gate(name: str, folder: Path) -> None:
+def publish_gate(name: str, store: Store, subject: Manifest, check: Check) -> None:
     """The expectations of a gate, what each saw, and whether it held."""
     try:
-        result = json.loads((folder / "validation.json").read_text(encoding="utf-8"))
+        result = stored_result(store, subject, check)
         _table(f"gate-{name}", gate_table(result), f"What {name} rows must be, and what was seen")
     except Exception as error:
         logger.warning("%-9s the artifact of its gate could not be published: %s", name, error)

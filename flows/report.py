@@ -50,8 +50,8 @@ class TerminalReport:
 
     def __init__(self, console: Console) -> None:
         self._bars = Progress(
-            TextColumn("{task.description:<9}"), BarColumn(32), TextColumn("{task.fields[amount]}"), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
+            TextColumn("{task.description:<9}"), BarColumn(32), TextColumn("{task.fields[amount]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
         self._lock = threading.Lock()

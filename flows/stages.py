@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tasks.gate import gate
-from tasks.sources.demo_site import write_demo_site
 
 from data_checks import deduped, evaluated, ingested, paired, sampled, tokenized
 from flows.recipe import Recipe, Stage
 from tasks.dedupe import dedupe
 from tasks.errors import InputError, PrefstackError, RecipeError, Surroundings
 from tasks.evaluate import evaluate
+from tasks.gate import gate
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.manifest import Manifest
 from tasks.model import start_model
@@ -20,6 +19,7 @@ from tasks.pair import pair
 from tasks.publish import publish
 from tasks.reference import reference
 from tasks.sample import sample
+from tasks.sources.demo_site import ARCHIVE, write_demo_site
 from tasks.store import Store
 from tasks.tokenize import tokenize
 from tasks.train import train
@@ -120,7 +120,7 @@ def sources_of(recipe: Recipe, store: Store) -> list[SourceConfig]:
 
 
 def _demo_site(store: Store, seed: int) -> Path:
-    path = store.work_dir / "demo-site" / str(seed) / "sourdough.prefstack.example.7z"
+    path = store.work_dir / DEMO_SITE / str(seed) / ARCHIVE
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_demo_site(path, seed=seed)
@@ -143,7 +143,7 @@ def plain_steps() -> Steps:
     """The stages as they are, one after the other: what a plan asks, and what a test may run."""
 
     def ingest(store: Store, sources: Sequence[SourceConfig]) -> list[Manifest]:
-        return [_or_missing(store, "source", lambda source=source: ingest_source(store, source)) for source in sources]
+        return [_or_missing(store, "source", partial(ingest_source, store, source)) for source in sources]
 
     def gated(store: Store, subject: Manifest, check: Any) -> Manifest:
         if not store.plan:
@@ -151,7 +151,7 @@ def plain_steps() -> Steps:
         return subject
 
     def model(store: Store, name: str) -> Manifest:
-        return _or_missing(store, "model", lambda: start_model(store, name))
+        return _or_missing(store, "model", partial(start_model, store, name))
 
     return Steps(ingest, pair, dedupe, sample, model, tokenize, reference, train, evaluate, publish, gated)
 

@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from data_checks.check import Check
 from prefect import State, Task, task, unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Completed
-from tasks.gate import gate
 
+from data_checks.check import Check
 from flows.artifacts import publish_gate, publish_stage
 from flows.report import TaskReport
 from flows.stages import Steps, plain_steps
-from tasks.errors import GateFailed, PrefstackError, Transient
+from tasks.errors import PrefstackError, Transient
+from tasks.gate import gate
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.manifest import Manifest
 from tasks.store import Store
@@ -40,7 +40,7 @@ def worth_another_try(task: Task[..., Any], task_run: TaskRun, state: State[Any]
     A plain function, since Prefect 3.8 never retries where the condition is any other callable.
     """
     try:
-        state.result()  # type: ignore[unused-coroutine]
+        state.result()
     except Transient:
         return True
     except PrefstackError:
@@ -82,10 +82,8 @@ def gate_task(check: Check) -> Task[..., Any]:
     def run_gate(store: Store, subject: Manifest) -> Any:
         try:
             result = gate(store, subject, check)
-        except GateFailed as failed:
-            publish_gate(check.name, failed.folder)
-            raise
-        publish_gate(check.name, result.folder)
+        finally:
+            publish_gate(check.name, store, subject, check)
         return Completed(name="Reused" if result.reused else None, message=str(result.folder), data=subject)
 
     return run_gate

@@ -1,0 +1,129 @@
+"""The whole run as a user has it: the command, what it prints, what it leaves, and what it costs the second time."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.recipe import STAGES
+from tests.flows.conftest import PREFSTACK, Server, Shell
+from tests.flows.test_real_server import ask
+
+HEAVY = ("torch", "transformers", "great_expectations", "datasets", "deepspeed")
+
+
+@pytest.fixture
+def first(shell: Shell, tiny_recipe: Path) -> dict[str, Any]:
+    """The summary of a whole run on the made site and a tiny model."""
+    done = shell.run("run", str(tiny_recipe), "--json")
+    assert done.status == 0, done.err[-3000:]
+    summary: dict[str, Any] = json.loads(done.out)
+    return summary
+
+
+def test_a_run_is_reused_whole_retraced_and_rebuilt_exactly_where_a_setting_bears(
+    first: dict[str, Any], shell: Shell, tiny_recipe: Path
+) -> None:
+    assert list(first["stages"]) == list(STAGES)
+    assert not any(entry["reused"] for entry in first["stages"].values())
+    assert first["error"] is None
+    for name in ("accuracy", "accuracy_low", "accuracy_high", "margin", "loss", "length_baseline_accuracy"):
+        assert isinstance(first["metrics"][name], float)
+    model = Path(first["model"])
+    assert (model / "README.md").is_file() and (model / "model.safetensors").is_file()
+
+    # The second run of the same recipe finds everything, and loads nothing heavy to find it.
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", PREFSTACK, "run", tiny_recipe, "--json"],
+        cwd=shell.folder, env=dict(shell.environment), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    print(f"fully reused run: {time.monotonic() - start:.1f} s")
+    again = json.loads(done.stdout)
+    assert all(entry["reused"] for entry in again["stages"].values())
+    assert again["metrics"] == first["metrics"]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert len(imported) > 100
+    assert not {name for name in imported if name.split(".")[0] in HEAVY}
+
+    # What cannot change the result rebuilds nothing; the learning rate rebuilds training and what comes after it.
+    same = json.loads(shell.run("run", str(tiny_recipe), "--json", "--set", "train.save_every=1").out)
+    assert all(entry["reused"] for entry in same["stages"].values())
+    other = json.loads(shell.run("run", str(tiny_recipe), "--json", "--set", "train.learning_rate=5e-4").out)
+    rebuilt = [stage for stage, entry in other["stages"].items() if not entry["reused"]]
+    assert rebuilt == ["train", "evaluate", "publish"]
+
+    # A pair can be followed back to its posts.
+    pair_id = (Path(first["stages"]["publish"]["folder"]) / "train_pair_ids.txt").read_text().split("\n")[0]
+    traced = json.loads(shell.run("trace", pair_id, "--work-dir", str(shell.folder / "work"), "--json").out)
+    assert [post["role"] for post in traced["posts"]] == ["question", "chosen", "rejected"]
+    assert re.fullmatch(r"[0-9a-f]{64}", traced["source"]["sha256"])
+    assert traced["stages"]["sample"]["outcome"] == "train"
+
+    # show reads runs and folders; plan knows what is there.
+    shown = json.loads(shell.run("show", "latest", "--work-dir", str(shell.folder / "work"), "--json").out)
+    assert shown["run"] == other["run"]
+    folder = json.loads(shell.run("show", first["stages"]["dedupe"]["folder"], "--json").out)
+    assert folder["counts"]["pairs"] == first["stages"]["pair"]["counts"]["pairs"]
+    plan = json.loads(shell.run("plan", str(tiny_recipe), "--set", "train.beta=0.2", "--json").out)
+    assert [stage for stage, entry in plan["stages"].items() if not entry["reused"]] == ["train", "evaluate", "publish"]
+
+
+def test_the_same_recipe_in_another_work_folder_gives_the_same_bytes(
+    first: dict[str, Any], shell: Shell, tiny_recipe: Path
+) -> None:
+    done = shell.run("run", str(tiny_recipe), "--json", "--set", "work_dir=elsewhere")
+    assert done.status == 0, done.err[-3000:]
+    second = json.loads(done.out)
+    for stage in STAGES:
+        assert digests(second["stages"][stage]["folder"]) == digests(first["stages"][stage]["folder"]), stage
+
+
+def digests(folder: str) -> dict[str, str]:
+    """The sha256 of every file but manifest and logs."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file() and path.name != "manifest.json" and path.suffix != ".log"
+    }
+
+
+def test_every_stage_shows_its_state_and_an_artifact_on_a_real_server(
+    server: Server, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    shell = Shell(tmp_path, {**server.environment, "OMP_NUM_THREADS": "1"})
+    done = shell.run("run", str(tiny_recipe), "--json", "--name", "seen")
+    assert done.status == 0, done.err[-3000:]
+    again = shell.run("run", str(tiny_recipe), "--json", "--name", "seen-again")
+    assert again.status == 0, again.err[-3000:]
+    states = {}
+    for name in ("seen", "seen-again"):
+        (run,) = ask(server, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
+        assert run["state_type"] == "COMPLETED"
+        tasks = task_states(server, run["id"])
+        assert set(STAGES) <= set(tasks)
+        states[name] = {stage: tasks[stage] for stage in STAGES}
+        artifacts = {
+            found["key"] for found in ask(server, "/artifacts/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+        }
+        assert {f"{stage}-counts" for stage in STAGES} <= artifacts
+        assert {"gate-ingest", "train-curves", "evaluate-report", "model-card", "run-lineage"} <= artifacts
+    assert set(states["seen"].values()) == {"Completed"}
+    assert set(states["seen-again"].values()) == {"Reused"}
+
+
+def task_states(server: Server, flow_run: str) -> dict[str, str]:
+    """State names of a flow run's tasks; the server writes task runs down a moment after they end."""
+    end = time.monotonic() + 15
+    while True:
+        found = ask(server, "/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+        states = {run["name"].rpartition("-")[0]: run["state_name"] for run in found}
+        if time.monotonic() > end or (set(STAGES) <= set(states) and "Running" not in states.values()):
+            return states
+        time.sleep(0.5)
