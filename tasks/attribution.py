@@ -12,6 +12,7 @@ from typing import Final
 import polars as pl
 
 from tasks.escaping import csv_cell
+from tasks.pairs import is_host
 
 ATTRIBUTION: Final = (
     "site",  # host name; empty where the source does not tell
@@ -26,6 +27,7 @@ ATTRIBUTION: Final = (
     "pair_id",  # the first pair, by name, that uses the post
 )
 
+# `is_host` of tasks/pairs.py in the language of polars, which has no look-ahead.
 _HOST: Final = r"(?i)^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,}$"
 
 
@@ -68,6 +70,20 @@ def _side(pairs: pl.LazyFrame, kind: str, text: str, post_id: str, who: str) -> 
         license=pl.col(f"{who}_license"),
         stated=pl.col(f"{who}_license_stated"),
     )
+
+
+def post_url(site: str | None, who: str, post_id: int | None) -> str | None:
+    """Link to a question (`who` is "question") or to an answer; None where site or id is unknown."""
+    if site is None or post_id is None or not is_host(site):
+        return None
+    return f"https://{site}/{'q' if who == 'question' else 'a'}/{post_id}"
+
+
+def author_url(site: str | None, author_id: int | None) -> str | None:
+    """Link to an author's profile; None where site or id is unknown."""
+    if site is None or author_id is None or not is_host(site):
+        return None
+    return f"https://{site}/users/{author_id}"
 
 
 def write_attribution(posts: pl.DataFrame, path: Path) -> None:

@@ -18,7 +18,6 @@ from tasks.ingest import SourceConfig
 from tasks.manifest import Manifest
 from tasks.metrics import ROWS_SCHEMA, margins, metrics, no_metrics
 from tasks.plots import draw_evaluation
-from tasks.scoring import score
 from tasks.store import Store, Workspace, write_text
 from training.config import TrainConfig
 
@@ -54,6 +53,8 @@ def evaluate(
                 else "sample.held_out is 0: nothing to judge by"
             )
         else:
+            from tasks.scoring import score
+
             scored = work.partial / "policy.parquet"
             score(
                 work, trained.path("model"), tokens.path("held_out"), scored,

@@ -34,21 +34,29 @@ _CODE: Final = r"(?m)^ {0,3}(```|~~~)|(?:\A|\n[ \t]*\n)(?: {4}|\t)\S"
 
 def pair_facts(pairs: pl.DataFrame) -> pl.DataFrame:
     """The facts of each pair, in the order given."""
+    facts = pairs.with_columns(unit=question_units(pairs)).select(fact_expressions().values())
+    return facts.select(FACTS_SCHEMA.names())
+
+
+def fact_expressions() -> dict[str, pl.Expr]:
+    """Every column of FACTS_SCHEMA, worked out from the columns of a pair and `unit`."""
     accepted = pl.col("chosen_accepted").cast(pl.Float64) - pl.col("rejected_accepted").cast(pl.Float64)
     chosen_first = pl.col("chosen_created") < pl.col("rejected_created")
     rejected_first = pl.col("chosen_created") > pl.col("rejected_created")
-    facts = pairs.with_columns(
-        unit=question_units(pairs),
-        year=pl.col("created").dt.year(),
-        score_gap=pl.col("chosen_score") - pl.col("rejected_score"),
-        rank_gap=pl.col("chosen_rank") - pl.col("rejected_rank"),
-        accepted=0.5 + 0.5 * accepted,
-        earlier=0.5 + 0.5 * (chosen_first.cast(pl.Float64) - rejected_first.cast(pl.Float64)),
-        chosen_chars=pl.col("chosen").str.len_chars().cast(pl.Int64),
-        rejected_chars=pl.col("rejected").str.len_chars().cast(pl.Int64),
-        code=pl.any_horizontal(pl.col("prompt", "chosen", "rejected").str.contains(_CODE)),
-    )
-    return facts.select(pl.col(name).cast(kind) for name, kind in FACTS_SCHEMA.items())
+    worked_out = {
+        "pair_id": pl.col("pair_id"),
+        "unit": pl.col("unit"),
+        "site": pl.col("site"),
+        "year": pl.col("created").dt.year(),
+        "score_gap": pl.col("chosen_score") - pl.col("rejected_score"),
+        "rank_gap": pl.col("chosen_rank") - pl.col("rejected_rank"),
+        "accepted": 0.5 + 0.5 * accepted,
+        "earlier": 0.5 + 0.5 * (chosen_first.cast(pl.Float64) - rejected_first.cast(pl.Float64)),
+        "chosen_chars": pl.col("chosen").str.len_chars(),
+        "rejected_chars": pl.col("rejected").str.len_chars(),
+        "code": pl.any_horizontal(pl.col("prompt", "chosen", "rejected").str.contains(_CODE)),
+    }
+    return {name: worked_out[name].cast(kind).alias(name) for name, kind in FACTS_SCHEMA.items()}
 
 
 def question_units(pairs: pl.DataFrame) -> pl.Series:

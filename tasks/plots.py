@@ -11,14 +11,16 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from tasks.baselines import BASELINES
 from tasks.curves import CURVES
+from tasks.figures import compared
 
 INK: Final = "#22303c"
 FAINT: Final = "#8a97a3"
 MODEL: Final = "#0072b2"
 BASE: Final = "#e69f00"
 WRONG: Final = "#d55e00"
+
+_COLOURS: Final = {"model": MODEL, "start": FAINT, "rule": BASE}
 
 Axes = Any  # matplotlib's, which is untyped here
 
@@ -62,7 +64,7 @@ def save(path: Path, draw: Callable[[Axes], None], *, width: float = 7.0, height
 
 def draw_evaluation(folder: Path, found: Mapping[str, Any], rows: pl.DataFrame) -> None:
     """Every plot of one evaluation."""
-    lines = accuracy_lines(found)
+    lines = [(label, line, _COLOURS[kind]) for label, line, kind in compared(found)]
     save(folder / "accuracy.png", lambda axes: _accuracy(axes, lines, found), height=0.9 + 0.33 * len(lines))
     save(folder / "margins.png", lambda axes: _margins(axes, rows.get_column("margin").to_numpy()))
     save(folder / "calibration.png", lambda axes: _calibration(axes, found["calibration"]), width=4.6, height=4.2)
@@ -70,22 +72,6 @@ def draw_evaluation(folder: Path, found: Mapping[str, Any], rows: pl.DataFrame) 
     for name, bins in found["curves"].items():
         if len(bins) > 1:
             _draw_curve(folder / f"by_{name}.png", name, bins)
-
-
-def accuracy_lines(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], str]]:
-    """What is compared in the first plot and the first table: label, {accuracy, low, high}, colour."""
-    controlled = {key: found[f"length_controlled_accuracy{key}"] for key in ("", "_low", "_high")}
-    lines = [
-        ("tuned model", {key: found[f"accuracy{key}"] for key in ("", "_low", "_high")}, MODEL),
-        ("tuned model at equal length", controlled, MODEL),
-    ]
-    named = [(label, {"accuracy": line[""], "low": line["_low"], "high": line["_high"]}, colour)
-             for label, line, colour in lines]  # fmt: skip
-    named.append(("log-prob alone, after training", found["policy_only"]["after"], MODEL))
-    named.append(("log-prob alone, before training", found["policy_only"]["before"], FAINT))
-    named += [(label, found["baselines"][name], BASE) for name, label in BASELINES.items()]
-    named.append(("coin toss", found["baselines"]["random"], BASE))
-    return [line for line in named if line[1].get("accuracy") is not None]
 
 
 def _accuracy(axes: Axes, lines: Sequence[tuple[str, Mapping[str, Any], str]], found: Mapping[str, Any]) -> None:
@@ -103,9 +89,9 @@ def _accuracy(axes: Axes, lines: Sequence[tuple[str, Mapping[str, Any], str]], f
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    _percent(axes.xaxis)
+    percent_axis(axes.xaxis)
     pairs, questions = found["pairs"], found["questions"]
-    _title_over_labels(axes, f"Accuracy on {pairs:,} held-out pairs of {questions:,} questions (95 % intervals)")
+    title_over_labels(axes, f"Accuracy on {pairs:,} held-out pairs of {questions:,} questions (95 % intervals)")
 
 
 def _margins(axes: Axes, margin: np.ndarray[Any, np.dtype[np.float64]]) -> None:
@@ -136,8 +122,8 @@ def _calibration(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_xlabel("sigmoid(margin) of the preferred answer")
     axes.set_ylabel("share right")
     axes.grid()
-    _percent(axes.xaxis)
-    _percent(axes.yaxis)
+    percent_axis(axes.xaxis)
+    percent_axis(axes.yaxis)
     axes.set_title(f"Calibration: Brier {found['brier']:.3f}, error {found['expected_calibration_error']:.1%}")
 
 
@@ -183,7 +169,7 @@ def _curve(axes: Axes, name: str, bins: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(f"{CURVES[name]}; below it the number of pairs")
     axes.grid(axis="y")
-    _percent(axes.yaxis)
+    percent_axis(axes.yaxis)
     axes.legend(loc="lower right", ncols=2)
     axes.set_title(f"Accuracy by {_TITLES[name]}")
 
@@ -201,9 +187,9 @@ def _sites(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylim(-0.6, len(bins) - 0.4)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    _percent(axes.xaxis)
+    percent_axis(axes.xaxis)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
-    _title_over_labels(axes, "Accuracy by site (number of pairs)")
+    title_over_labels(axes, "Accuracy by site (number of pairs)")
 
 
 _TITLES: Final = {
@@ -217,12 +203,12 @@ _TITLES: Final = {
 }
 
 
-def _title_over_labels(axes: Axes, title: str) -> None:
+def title_over_labels(axes: Axes, title: str) -> None:
     """A title that begins at the picture's edge, not at that of the axes, which long labels push to the right."""
     axes.figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold", color=INK)
 
 
-def _percent(axis: Axes) -> None:
+def percent_axis(axis: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -1,20 +1,32 @@
 """Publish: everything -> a model folder with its card, attribution and lineage.
 
-out  model/              safetensors, tokenizer, chat template, README.md (the card)
+out  model/              safetensors, tokenizer, chat template, README.md (the card) and its plot
+     data_card.md        what the training pairs are; its plots in plots/
      attribution.csv     one row a post used
      lineage.json        every stage, from the dump's checksum to the weights
      train_pair_ids.txt
-     report.html
+     report.html         all of it on one page
 """
 
+import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from tasks.attribution import write_attribution
 from tasks.config import StageConfig
+from tasks.data_card import data_card
+from tasks.lineage import in_order, portable
 from tasks.manifest import Manifest
-from tasks.store import Store
+from tasks.model_card import model_card
+from tasks.report import report
+from tasks.store import Store, Workspace, write_text
+from tasks.story import gather
+from tasks.story_plots import draw_data, draw_training
 
 VERSION = 1  # bump when the bytes this stage writes would change
 
@@ -33,4 +45,43 @@ def publish(
     recipe: Mapping[str, Any],
 ) -> Manifest:  # fmt: skip
     """The model folder. `stages` has every earlier stage by name; `recipe` is the whole recipe, for the card."""
-    raise NotImplementedError
+    shown = portable(recipe)
+
+    def build(work: Workspace) -> dict[str, int]:
+        story = gather(stages, sources, config.name, config.license, shown)
+        plots = work.folder / "plots"
+        draw_data(plots, story.summary)
+        data_plots = sorted(plots.glob("*.png"))
+        write_text(work.folder / "data_card.md", data_card(story, [f"plots/{path.name}" for path in data_plots]))
+        draw_training(plots, story.training)
+        judged = sorted(stages["evaluate"].path("plots").glob("*.png"))
+        write_text(work.folder / "report.html", report(story, [*judged, *sorted(plots.glob("*.png"))]))
+        write_attribution(story.posts, work.folder / "attribution.csv")
+        write_text(work.folder / "lineage.json", json.dumps(story.lineage, indent=1, ensure_ascii=False) + "\n")
+        write_text(work.folder / "train_pair_ids.txt", "".join(f"{pair_id}\n" for pair_id in story.train_ids))
+        weights = take_over(stages["train"].path("model"), work.folder / "model")
+        write_text(work.folder / "model" / "README.md", model_card(story))
+        return {"pairs": story.summary.pairs, "questions": story.summary.questions, "posts": story.posts.height,
+                "files": len(weights) + 1}  # fmt: skip
+
+    inputs = {**stages, **{f"source.{place}": source for place, source in enumerate(in_order(sources))}}
+    return store.stage("publish", VERSION, config.identity() | {"recipe": shown}, inputs, build)
+
+
+def take_over(model: Path, folder: Path) -> list[Path]:
+    """Every file of `model` into `folder`: a second name for the same bytes where the disk allows, else a copy.
+
+    A README.md is left where it is: ours is written in its place.
+    """
+    taken = []
+    for source in sorted(path for path in model.rglob("*") if path.is_file()):
+        place = folder / source.relative_to(model)
+        if place.name == "README.md":
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, place)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(source, place)
+        taken.append(place)
+    return taken

@@ -1,0 +1,253 @@
+"""The model card: README.md of the model folder, in the form that hubs read (YAML, then Markdown).
+
+in   Story (tasks/story.py)
+out  text; every name from outside is escaped
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import yaml
+
+from tasks.escaping import as_markdown
+from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, number, percent, setting
+from tasks.story import Source, Story
+from tasks.template import ASSISTANT, USER
+
+# Tulu V2.5 DPO 13B, StackExchange 60k: its card, and for what the card leaves out the trainer's code.
+ORIGINAL: Final[dict[str, Any]] = {
+    "learning_rate": 5e-7, "batch_size": 32, "adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "schedule": "linear",
+    "warmup_ratio": 0.1, "epochs": 3, "beta": 0.1, "loss": "sigmoid", "label_smoothing": 0.0, "weight_decay": 0.0,
+    "max_grad_norm": 1.0, "precision": "bf16",
+}  # fmt: skip
+ORIGINAL_LENGTH: Final = 4096
+ORIGINAL_PAIRS: Final = 60_908
+
+
+def model_card(story: Story) -> str:
+    """The whole README.md."""
+    parts = [
+        f"---\n{_metadata(story)}---\n",
+        f"# {as_markdown(story.name)}\n",
+        _introduction(story),
+        "## Results\n\n" + _results(story),
+        "## How to use\n\n" + _usage(story),
+        "## Training\n\n" + _training(story),
+        "## Data\n\n" + _data(story),
+        "## Limitations\n\n" + _limitations(story),
+        "## Licence and attribution\n\n" + _licence(story),
+        "## Lineage\n\n" + _lineage(story),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A Markdown table; the cells must be Markdown already. Every column but the first is set to the right."""
+    rule = "|---|" + "---:|" * (len(head) - 1)
+    return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def _metadata(story: Story) -> str:
+    found: dict[str, Any] = {
+        "license": story.license,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+    }
+    if story.base_is_on_hub:
+        found["base_model"] = story.base
+        found["base_model_relation"] = "finetune"
+    hubs = sorted({str(source.facts["hub"]) for source in story.sources if source.facts.get("hub")})
+    if hubs:
+        found["datasets"] = hubs
+    found["tags"] = ["dpo", "preference-tuning", "stack-exchange", "prefstack"]
+    if story.evaluated:
+        found["model-index"] = [{"name": story.name, "results": [_model_index(story)]}]
+    dumped: str = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=1000)
+    return dumped
+
+
+def _model_index(story: Story) -> dict[str, Any]:
+    found = story.metrics
+    named = {
+        "accuracy": "Accuracy of the implicit reward, held-out pairs",
+        "length_controlled_accuracy": "The same at equal length of both answers",
+        "length_baseline_accuracy": "Baseline: always the longer answer",
+        "margin": "Mean margin",
+        "loss": "Mean DPO loss",
+    }
+    return {
+        "task": {"type": "preference-ranking", "name": "Preference between two answers"},
+        "dataset": {
+            "type": "stack-exchange-pairs",
+            "name": f"Stack Exchange, {found['pairs']} held-out pairs of {found['questions']} questions",
+            "split": "held_out",
+        },
+        "metrics": [
+            {"type": kind, "name": label, "value": round(found[kind], 6)}
+            for kind, label in named.items()
+            if found[kind] is not None
+        ],
+    }
+
+
+def _introduction(story: Story) -> str:
+    sites = [site for site, _ in story.summary.sites if site != "unknown"]
+    where = as_markdown(sites[0]) if len(sites) == 1 else f"{len(sites)} sites" if sites else "published pairs"
+    said = (
+        f"{as_markdown(story.base)}, tuned with DPO on {number(story.summary.pairs)} pairs of answers to "
+        f"{number(story.summary.questions)} Stack Exchange questions ({where}): of two answers to one question, the "
+        "one that people voted up is chosen. Made with prefstack after the recipe of Tulu V2.5 DPO 13B, StackExchange "
+        "60k; the files beside this one tell which post every pair came from.\n"
+    )
+    return said + ("\n" + _verdict(story) + "\n" if story.evaluated else "")
+
+
+def _verdict(story: Story) -> str:
+    found = story.metrics
+    return (
+        f"**On {number(found['pairs'])} held-out pairs it prefers the chosen answer in {percent(found['accuracy'])} "
+        f"(95 % interval {interval(found['accuracy_low'], found['accuracy_high'])}); always picking the longer answer "
+        f"gets {percent(found['length_baseline_accuracy'])}.**"
+    )
+
+
+def _results(story: Story) -> str:
+    if not story.evaluated:
+        return f"Not evaluated: {as_markdown(str(story.metrics.get('reason')))}.\n"
+    found = story.metrics
+    said = (
+        f"{number(found['pairs'])} held-out pairs of {number(found['questions'])} questions that training never saw. "
+        "A pair is right when the margin beta × ((chosen − reference's chosen) − (rejected − reference's rejected)) "
+        "of summed log-probs is above 0; a tie is wrong. A rule that cannot tell counts one half. Intervals are 95 % "
+        "and drawn over questions, not pairs.\n\n"
+    )
+    said += table(("what decides", "accuracy", "95 % interval"), accuracy_table(found)) + "\n"
+    said += table(("further numbers", "value", "95 % interval or remark"), further_numbers(found))
+    if found["warnings"]:
+        said += "\n" + "".join(f"- **Note:** {warning}\n" for warning in found["warnings"])
+    return said
+
+
+def _usage(story: Story) -> str:
+    return f"""Prompts have the Tulu form; the newline after `<|assistant|>` matters. The chat template writes it:
+
+```
+{USER}Your message here!
+{ASSISTANT}```
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "{story.name}"
+model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained(folder)
+messages = [{{"role": "user", "content": "Why does my bread not rise?"}}]
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+output = model.generate(**prompt, max_new_tokens=256)
+print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+"""
+
+
+def _training(story: Story) -> str:
+    train = story.recipe.get("train", {})
+    length = story.recipe.get("tokenize", {}).get("max_length")
+    betas = setting(train.get("adam_betas"))
+    said = "The following hyperparameters were used during DPO training:\n\n" + "".join(
+        f"- {name}: {value}\n"
+        for name, value in (
+            ("learning_rate", setting(train.get("learning_rate"))),
+            ("total_train_batch_size", setting(train.get("batch_size"))),
+            ("optimizer", f"Adam with betas={betas} and epsilon={setting(train.get('adam_eps'))}"),
+            ("lr_scheduler_type", setting(train.get("schedule"))),
+            ("lr_scheduler_warmup_ratio", setting(train.get("warmup_ratio"))),
+            ("num_epochs", setting(train.get("epochs"))),
+            ("dpo_beta", f"{setting(train.get('beta'))} ({setting(train.get('loss'))} loss on summed log-probs)"),
+            ("label_smoothing", setting(train.get("label_smoothing"))),
+            ("weight_decay", setting(train.get("weight_decay"))),
+            ("max_grad_norm", setting(train.get("max_grad_norm"))),
+            ("max_length", f"{setting(length)} tokens, prompt and answer together; each side cut on its right"),
+            ("precision", setting(train.get("precision"))),
+            ("seed", setting(story.recipe.get("seed"))),
+        )
+    )
+    steps = story.training.height
+    said += f"\n{number(steps)} optimizer steps on {number(story.summary.pairs)} pairs.\n"
+    differing = [
+        (f"`{key}`", setting(train[key]), setting(value))
+        for key, value in ORIGINAL.items()
+        if key in train and setting(train[key]) != setting(value)
+    ]
+    if length not in (None, ORIGINAL_LENGTH):
+        differing.append(("`max_length`", setting(length), setting(ORIGINAL_LENGTH)))
+    differing.append(("training pairs", number(story.summary.pairs), number(ORIGINAL_PAIRS)))
+    differing.append(("start model", as_markdown(story.base), as_markdown("allenai/tulu-2-13b")))
+    said += "\nWhere this run differs from Tulu V2.5 DPO 13B, StackExchange 60k:\n\n"
+    return said + table(("setting", "this model", "the original"), [row for row in differing if row[1] != row[2]])
+
+
+def _data(story: Story) -> str:
+    rows = [
+        (step.label, number(step.left),
+         ", ".join(f"{as_markdown(reason)} {number(count)}" for reason, count in step.lost.items()) or NOTHING)
+        for step in story.steps
+    ]  # fmt: skip
+    said = table(("step", "left", "lost on the way"), rows)
+    said += "\n" + table(("source", "counts", "checksum"), [source_row(source) for source in story.sources])
+    return said + (
+        "\nThe data card, `data_card.md` beside this folder, has lengths, votes, years, licences and examples; "
+        "`train_pair_ids.txt` names every training pair.\n"
+    )
+
+
+def source_row(source: Source) -> tuple[str, str, str]:
+    """Name, counts and checksum of a source, as cells of a Markdown table."""
+    kept = {name: count for name, count in source.counts.items() if "." not in name and count}
+    counts = ", ".join(f"{number(count)} {as_markdown(name)}" for name, count in kept.items())
+    digest = source.facts.get("sha256") or source.facts.get("digest") or source.facts.get("revision")
+    return as_markdown(source.name), counts or NOTHING, f"`{as_markdown(str(digest))}`" if digest else NOTHING
+
+
+def _limitations(story: Story) -> str:
+    shares = story.summary.shares
+    years = [year for year, _ in story.summary.years]
+    span = f" The questions date from {years[0]} to {years[-1]}." if years else ""
+    said = [
+        "Votes are not truth: early answers, short jokes and well-known authors get more of them, and an answer that "
+        "was right once may be wrong today." + span,
+        f"The chosen answer is the longer one in {percent(shares['longer_tokens'])} of the training pairs, so the "
+        "model may have learned to prefer length; compare the accuracy at equal length above.",
+        "The accuracy says how the model ranks two given answers by its log-probs. It does not say how good the text "
+        "is that it writes.",
+        "Nothing was done for safety: no answer was refused, filtered or red-teamed. The start model's faults remain.",
+    ]
+    cut = max(shares["chosen_cut"] or 0.0, shares["rejected_cut"] or 0.0)
+    if cut > 0:
+        said.append(f"Up to {percent(cut)} of the answers on one side were cut at the length limit and seen in part.")
+    return "".join(f"- {line}\n" for line in said)
+
+
+def _licence(story: Story) -> str:
+    posts = story.posts.height
+    named = ", ".join(f"{number(count)} {as_markdown(name)} ({basis})" for name, basis, count in story.summary.licenses)
+    return (
+        f"The weights are under **{as_markdown(story.license)}**, within the terms of the start model. The training "
+        "text is user content of the Stack Exchange network under **CC BY-SA**; it is not part of this folder. Whoever "
+        "passes the text on names the network, the post, its author and the licence, and keeps the licence.\n\n"
+        f"`attribution.csv` names all {number(posts)} posts: link, author, licence and whether the licence was stated "
+        f"on the post or worked out from its dates. Posts by licence: {named}.\n"
+    )
+
+
+def _lineage(story: Story) -> str:
+    weights = story.lineage["weights"]["digest"]
+    stages = [
+        (stage, f"`{facts['fingerprint']}`", f"`{facts['content'][:16]}`")
+        for stage, facts in story.lineage["stages"].items()
+    ]
+    revision = f" at revision `{as_markdown(story.base_revision)}`" if story.base_revision else ""
+    return (
+        f"Start model: {as_markdown(story.base)}{revision}. Digest of the weights' files: `{weights}`. `lineage.json` "
+        "has every stage with its settings, counts and inputs, from the checksum of each source on.\n\n"
+        + table(("stage", "made of", "content"), stages)
+    )
