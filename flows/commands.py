@@ -53,6 +53,7 @@ def run_command(
 
         from flows.pipeline import pipeline  # Prefect, while the server starts
 
+        stack.callback(_tell_the_server_all)
         _quiet_prefect(debug)
         await_server(url or os.environ["PREFECT_API_URL"], server)
         try:
@@ -113,3 +114,12 @@ def _quiet_prefect(debug: bool) -> None:
         for handler in list(logger.handlers):
             if isinstance(handler, PrefectConsoleHandler):
                 logger.removeHandler(handler)
+
+
+def _tell_the_server_all() -> None:
+    """Send what is queued while there is a server: logs and events go out in the background."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=5)
+    APILogWorker.drain_all(timeout=5)

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -119,12 +119,14 @@ def open_run(name: str, recipe: Recipe) -> Run:
 
 def follow(run: Run, stages: Iterable[tuple[Stage, list[Manifest]]], until: Stage | None) -> Summary:
     """Do the stages up to `until`, writing each down; a PrefstackError is written down and raised."""
+    report = current_report()
     current = STAGES[0]
     start = time.monotonic()
     try:
         for stage, manifests in stages:
             now = time.monotonic()
             run.finish(stage, manifests, now - start)
+            report.message(stage, finished_line(run.summary["stages"][stage]))
             start = now
             if stage == until or stage == STAGES[-1]:
                 break
@@ -138,6 +140,19 @@ def follow(run: Run, stages: Iterable[tuple[Stage, list[Manifest]]], until: Stag
         raise said from error
     run.write()
     return run.summary
+
+
+def finished_line(entry: Mapping[str, Any]) -> str:
+    """`built in 3.1 s: 1,029 questions, 2,277 answers`."""
+    done = "reused" if entry["reused"] else f"built in {entry['seconds']:.1f} s"
+    return f"{done}: {brief(entry['counts'])}"
+
+
+def brief(counts: Mapping[str, int]) -> str:
+    """The counts that matter at a glance: what is there, and how much was dropped."""
+    shown = [f"{count:,} {name}" for name, count in counts.items() if "." not in name][:4]
+    dropped = sum(count for name, count in counts.items() if name.startswith("dropped."))
+    return ", ".join(shown + ([f"{dropped:,} dropped"] if dropped else []))
 
 
 def typed(error: Exception) -> PrefstackError:

@@ -9,11 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from flows.runs import find_run
+from flows.runs import brief, find_run
 from tasks.errors import RecipeError
 from tasks.manifest import Manifest
-
-HEADLINE = ("pairs", "rows", "train", "kept", "scored", "found", "steps")
 
 
 def show_target(target: str, work_dir: Path) -> dict[str, Any]:
@@ -120,13 +118,6 @@ def results_table(metrics: dict[str, Any]) -> Table:
     table.add_row("margin (beta × difference of log-ratios)", f"{metrics['margin']:.3f}", "")
     table.add_row("loss (ln 2 = 0.693 before training)", f"{metrics['loss']:.4f}", "")
     return table
-
-
-def brief(counts: dict[str, int]) -> str:
-    """The counts that matter at a glance: what is there, and how much was dropped."""
-    shown = [f"{count:,} {name}" for name, count in counts.items() if "." not in name][:4]
-    dropped = sum(count for name, count in counts.items() if name.startswith("dropped."))
-    return ", ".join(shown + ([f"{dropped:,} dropped"] if dropped else []))
 
 
 def rendered(*parts: RenderableType) -> str:

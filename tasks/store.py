@@ -153,7 +153,7 @@ class Store:
         try:
             building.mkdir(parents=True)
             partial.mkdir(parents=True, exist_ok=True)
-            work = Workspace(stage, building, partial, self.report)
+            work = Workspace(PART_OF.get(stage, stage), building, partial, self.report)
             start = time.monotonic()
             counts = build(work)
             seconds = round(time.monotonic() - start, 3)
