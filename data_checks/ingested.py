@@ -1,0 +1,74 @@
+"""After `ingest`: what the posts or the pairs of one source must be. One row of counts, one form for both kinds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from data_checks.check import Check
+from data_checks.faults import Fault, examples, expectations, some_rows, tally
+from data_checks.pair_faults import COLUMNS, FAULTS, duplicate_id
+
+if TYPE_CHECKING:
+    from great_expectations import ExpectationSuite
+
+_QUESTION: Final = 1
+_ANSWER: Final = 2
+_FIRST_POST: Final = pl.datetime(2008, 7, 31, time_unit="ms", time_zone="UTC")  # Stack Overflow's question 4
+
+# Bodies are not looked at: that would read the whole dump once more. `pair` drops and counts those that say nothing.
+POST_FAULTS: Final = (
+    Fault("no_id", pl.col("id").is_null(), "A post is found again by its id."),
+    Fault("no_site", pl.col("site").is_null(), "Ids are unique only within a site."),
+    Fault(
+        "other_type",
+        ~pl.col("post_type").is_in([_QUESTION, _ANSWER]) | pl.col("post_type").is_null(),
+        "Only questions and answers make pairs.",
+    ),
+    Fault(
+        "answers_nothing",
+        (pl.col("post_type") == _ANSWER) & pl.col("parent_id").is_null(),
+        "An answer says which question it is to.",
+    ),
+    Fault("no_score", pl.col("score").is_null(), "Without votes there is no rank."),
+    Fault("no_date", pl.col("created").is_null(), "Licence and order follow from the date."),
+    Fault(
+        "too_old",
+        pl.col("created") < _FIRST_POST,
+        "The network's first question is of 2008-07-31.",
+        severity="warning",
+    ),
+)
+PAIR_FAULTS: Final = (*FAULTS, duplicate_id("critical"))
+
+
+def check() -> Check:
+    """Posts have what pairs are made of; pairs from elsewhere are whole. Counts of the other kind are null."""
+    every = {fault.name: fault for fault in (*POST_FAULTS, *PAIR_FAULTS)}
+
+    def suite() -> "ExpectationSuite":
+        import great_expectations as gx
+
+        return gx.ExpectationSuite(
+            name="ingested", expectations=[some_rows("posts or pairs"), *expectations(list(every.values()))]
+        )
+
+    def frame(folder: Path) -> pl.DataFrame:
+        table, faults, _ = _table(folder)
+        return tally(table, faults).with_columns(
+            pl.lit(None, pl.Int64).alias(name) for name in every if name not in {fault.name for fault in faults}
+        )
+
+    def failing(folder: Path, column: str) -> list[str]:
+        table, faults, row_id = _table(folder)
+        return examples(table, faults, column, row_id)
+
+    return Check(name="ingested", version=1, frame=frame, suite=suite, examples=failing)
+
+
+def _table(folder: Path) -> tuple[pl.LazyFrame, tuple[Fault, ...], pl.Expr]:
+    """The rows of the source, the faults of their kind, and what names a row."""
+    if (folder / "pairs.parquet").exists():
+        return pl.scan_parquet(folder / "pairs.parquet").select(COLUMNS), PAIR_FAULTS, pl.col("pair_id")
+    posts = pl.scan_parquet(folder / "posts.parquet").select("site", "id", "post_type", "parent_id", "score", "created")
+    return posts, POST_FAULTS, pl.format("{}/{}", pl.col("site").fill_null("?"), pl.col("id").fill_null(-1))
