@@ -1,20 +1,35 @@
 """Pair: posts -> pairs of answers to one question, the better one first.
 
 in   posts.parquet     questions and answers of each source (or pairs.parquet, taken over as it is)
-out  pairs.parquet     one row a pair, the columns of tasks/pairs.py
+out  pairs.parquet     one row a pair, the columns of tasks/pairs.py, sorted by site, question, chosen and rejected
      dropped.parquet   pair_id, reason, place
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
 
+import polars as pl
 from pydantic import NonNegativeInt, PositiveInt
 
+from tasks.assemble import TEXT_FAULTS, assemble, dropped_pairs
+from tasks.candidates import Chosen, Rules, choose, lowest
 from tasks.config import StageConfig
-from tasks.manifest import Manifest
-from tasks.store import Store
+from tasks.errors import RecipeError
+from tasks.keyed import keyed_ranks
+from tasks.manifest import Manifest, reasons
+from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
+from tasks.store import Store, Workspace
+from tasks.texts import TextJob
+from tasks.workers import MAX_WORKERS, cores, perform_all
 
 VERSION = 1  # bump when the bytes this stage writes would change
+
+BATCH: Final = 20_000  # pairs whose texts are held at once: about 200 MB
+_DROPS: Final = ("min_gap", "duplicate_id", *TEXT_FAULTS)
 
 
 class PairConfig(StageConfig):
@@ -33,5 +48,176 @@ class PairConfig(StageConfig):
 
 
 def pair(store: Store, sources: Sequence[Manifest], config: PairConfig, seed: int) -> Manifest:
-    """The pairs of all sources."""
-    raise NotImplementedError
+    """The pairs of all sources.
+
+    RecipeError when two sources are dumps of one site: their pairs would have the same names.
+    """
+    sites = Counter(source.config["site"] for source in sources if source.config.get("kind") == "dump")
+    for site, times in sites.items():
+        if times > 1:
+            raise RecipeError(f"ingest.sources: {times} of them are dumps of {site}; leave one")
+    inputs = {f"source-{source.fingerprint}": source for source in sources}
+
+    def build(work: Workspace) -> dict[str, int]:
+        return _Pairing(work, config, seed).run(sources)
+
+    return store.stage("pair", VERSION, config.identity() | {"seed": seed}, inputs, build)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A source that gave pairs: its file, and those that stay."""
+
+    path: Path
+    rows: pl.DataFrame  # row (index into the file), pair_id
+
+
+class _Pairing:
+    """One run of the stage: parts of the two output files, in order, and the counts."""
+
+    def __init__(self, work: Workspace, config: PairConfig, seed: int) -> None:
+        self._work = work
+        self._config = config
+        self._seed = seed
+        self._counts = Counter[str]()
+        self._parts: dict[str, list[Path]] = {"pairs": [], "dropped": []}
+
+    def run(self, sources: Sequence[Manifest]) -> dict[str, int]:
+        """Fill the stage folder; the counts of `pair`."""
+        dumps = sorted(
+            (source for source in sources if source.path("posts.parquet").exists()),
+            key=lambda source: str(source.config["site"]),
+        )
+        others = sorted((source for source in sources if source not in dumps), key=lambda source: source.fingerprint)
+        rules = Rules(
+            self._config.rule, self._config.min_gap, self._config.max_pairs_per_question, self._config.candidates,
+            self._seed,
+        )  # fmt: skip
+        chosen = Chosen()
+        for source in dumps:
+            site = str(source.config["site"])
+            self._work.message(f"pairing {site}")
+            choose(source.path("posts.parquet"), site, rules, chosen, self._below_gap)
+        pairs, taken = self._draw(chosen, self._take([source.path("pairs.parquet") for source in others], chosen))
+        self._counts.update(chosen.counts)
+        for source in dumps:
+            self._write_site(source, pairs.filter(pl.col("site") == source.config["site"]))
+        for given in taken:
+            self._write_taken(given)
+        self._join("pairs", PAIR_SCHEMA)
+        self._join("dropped", DROPPED_SCHEMA)
+        counts = self._counts
+        return {
+            "considered": counts["considered"],
+            "ties": counts["ties"],
+            "capped": counts["capped"],
+            "not_candidate": counts["not_candidate"],
+            **reasons("dropped", _DROPS, {name: counts[f"dropped.{name}"] for name in _DROPS}),
+            "pairs": counts["pairs"],
+        }
+
+    def _below_gap(self, pairs: pl.DataFrame) -> None:
+        self._write("dropped", dropped_pairs(pairs, pl.lit("min_gap")))
+
+    def _take(self, paths: list[Path], chosen: Chosen) -> list[_Taken]:
+        """The pairs of sources that have no posts; of two with one name the second is dropped."""
+        known = _names(chosen.pairs)
+        taken = []
+        for path in paths:
+            rows = pl.scan_parquet(path).select("pair_id").collect().with_row_index("row")
+            self._counts["considered"] += rows.height
+            repeated = rows["pair_id"].is_in(known.implode()) | ~rows["pair_id"].is_first_distinct()
+            again = rows.filter(repeated)
+            self._counts["dropped.duplicate_id"] += again.height
+            reason, place = pl.lit("duplicate_id"), pl.format("row {}", "row")
+            self._write("dropped", again.select("pair_id", reason=reason, place=place))
+            taken.append(_Taken(path, rows.filter(~repeated)))
+            known = pl.concat([known, taken[-1].rows["pair_id"]])
+        return taken
+
+    def _draw(self, chosen: Chosen, taken: list[_Taken]) -> tuple[pl.DataFrame, list[_Taken]]:
+        """What stays when candidates are drawn from all sources together, by the rank of their names."""
+        number = self._config.candidates
+        total = chosen.counts["candidates"] + sum(source.rows.height for source in taken)
+        if number is not None and total > number and taken:
+            names = [_names(chosen.pairs), *(source.rows["pair_id"] for source in taken)]
+            ranked = pl.concat(
+                pl.DataFrame({"name": name, "key": keyed_ranks(self._seed, "sample", name)}) for name in names
+            ).sort("key", "name")
+            kept = ranked["name"].head(number).implode()
+            chosen.pairs = chosen.pairs.filter(names[0].is_in(kept))
+            taken = [_Taken(source.path, source.rows.filter(pl.col("pair_id").is_in(kept))) for source in taken]
+        drawn = lowest(chosen.pairs, number, self._seed, "sample")
+        self._counts["not_candidate"] = total - drawn.height - sum(source.rows.height for source in taken)
+        return drawn.sort("site", "question_id", "chosen_id", "rejected_id"), taken
+
+    def _write_taken(self, taken: _Taken) -> None:
+        whole = pl.scan_parquet(taken.path).select(PAIR_SCHEMA.names())
+        for start in range(0, taken.rows.height, BATCH):
+            rows = taken.rows["row"].slice(start, BATCH)
+            first = int(rows[0])
+            there = whole.slice(first, int(rows[-1]) - first + 1).collect()
+            self._write("pairs", there[(rows - first).to_list()].cast(PAIR_SCHEMA))
+
+    def _write_site(self, source: Manifest, pairs: pl.DataFrame) -> None:
+        """The pairs of one site: its posts converted where they are wanted, then put together a batch at a time."""
+        if pairs.is_empty():
+            return
+        site = str(source.config["site"])
+        texts = self._convert(source, site, pairs)
+        users = pl.scan_parquet(source.path("users.parquet") / "*.parquet")
+        for number in range(math.ceil(pairs.height / BATCH)):
+            batch = pairs.slice(number * BATCH, BATCH)
+            wanted = _posts_of(batch).implode()
+            found = pl.concat(pl.read_parquet(path).filter(pl.col("id").is_in(wanted)) for path in texts)
+            owners = found["owner_id"].drop_nulls().unique()
+            names = users.filter(pl.col("user_id").is_in(owners.implode())).collect()
+            names = names.group_by("user_id").agg(pl.col("name").min())
+            made = assemble(batch, found, names, include_title=self._config.include_title)
+            self._write("pairs", made.pairs)
+            self._write("dropped", made.dropped)
+            for reason in made.dropped["reason"]:
+                self._counts[f"dropped.{reason}"] += 1
+            self._work.progress(min(pairs.height, (number + 1) * BATCH), pairs.height, "pairs")
+
+    def _convert(self, source: Manifest, site: str, pairs: pl.DataFrame) -> list[Path]:
+        folder = self._work.partial / f"texts-{site}"
+        folder.mkdir(exist_ok=True)
+        wanted = folder / "wanted.parquet"
+        pl.DataFrame({"id": _posts_of(pairs)}).write_parquet(wanted)
+        parts = sorted(source.path("posts.parquet").glob("*.parquet"))
+        jobs = [TextJob(posts=str(part), wanted=str(wanted), site=site, out=str(folder / part.name)) for part in parts]
+        self._work.message(f"converting posts of {site}")
+        for number, _ in enumerate(perform_all("texts", jobs, min(cores(), MAX_WORKERS))):
+            self._work.progress(number + 1, len(jobs), "parts")
+        return [folder / part.name for part in parts]
+
+    def _write(self, table: Literal["pairs", "dropped"], rows: pl.DataFrame) -> None:
+        """Put `rows` at the end of the output `table`."""
+        if table == "pairs":
+            self._counts["pairs"] += rows.height
+        if rows.is_empty():
+            return
+        path = self._work.partial / f"{table}-{len(self._parts[table]):05d}.parquet"
+        rows.write_parquet(path, compression="lz4", statistics=False)
+        self._parts[table].append(path)
+
+    def _join(self, table: Literal["pairs", "dropped"], schema: pl.Schema) -> None:
+        """The output file of `table`: its parts one after another."""
+        parts = [pl.scan_parquet(path) for path in self._parts[table]]
+        rows = pl.concat([pl.LazyFrame(schema=schema), *parts])
+        rows.sink_parquet(
+            self._work.folder / f"{table}.parquet", compression="zstd", compression_level=3, row_group_size=BATCH,
+            maintain_order=True,
+        )  # fmt: skip
+
+
+def _names(pairs: pl.DataFrame) -> pl.Series:
+    """The names of candidate pairs."""
+    return pairs.select(pair_id_expr().alias("pair_id"))["pair_id"]
+
+
+def _posts_of(pairs: pl.DataFrame) -> pl.Series:
+    """The ids of the posts in `pairs`, sorted, each once."""
+    sides = [pairs[f"{side}_id"].alias("id") for side in ("question", "chosen", "rejected")]
+    return pl.concat(sides).unique().sort()

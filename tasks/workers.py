@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,9 +93,11 @@ class _Worker:
     def __init__(self) -> None:
         root = str(Path(__file__).parent.parent)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        # A library written in Rust announces on standard error what it then raises: that is for us, not for the user.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tasks.workers"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, encoding="utf-8",
             env={**os.environ, "PYTHONPATH": path, "POLARS_MAX_THREADS": "1"},
         )  # fmt: skip
 
@@ -107,7 +110,7 @@ class _Worker:
         except (OSError, ValueError):
             line = ""
         if not line:
-            raise Transient(f"a worker ({kind}) died: {_exit(self._process.wait())}; run again to go on from there")
+            raise Transient(f"a worker ({kind}) died: {self._last_words()}; run again to go on from there")
         answer = json.loads(line)
         if "input_error" in answer:
             raise InputError(answer["input_error"])
@@ -117,17 +120,21 @@ class _Worker:
             raise RuntimeError(f"in a worker:\n{answer['failure']}")
         return answer["result"]
 
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace").strip()
+        how = f"exit status {status}" if status >= 0 else f"signal {-status}"
+        return f"{how} ({said.splitlines()[-1]})" if said else how
+
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._said.close()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe
             with contextlib.suppress(OSError):  # what was not yet written to a worker that is gone
                 pipe.close()
-
-
-def _exit(status: int) -> str:
-    return f"exit status {status}" if status >= 0 else f"signal {-status}"
 
 
 def main() -> None:

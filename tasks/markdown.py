@@ -1,0 +1,111 @@
+r"""A post's HTML -> Markdown.
+
+The library does the work. What it does not know of is LaTeX, which Stack Exchange leaves in the text for MathJax: it
+would double a `\\` at the end of a line, escape a line that begins with `+`, and drop indentation. So maths and
+backslashes are put away before and put back after.
+"""
+
+import re
+from functools import cache
+from html import unescape
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from html_to_markdown import ConversionOptions
+
+# A stand-in is a number between two of one of these characters; a post that has the first is given the next.
+_MARKS: Final = [chr(code) for code in range(0xE0A0, 0xE0E0)]  # private use
+_TAG: Final = re.compile(r"<(/?)(pre|code)?(?![a-zA-Z0-9])[^<>]*>|<[^<>]*>", re.IGNORECASE)
+_AWAY: Final = re.compile(
+    r"\\\$"  # a dollar that is none of MathJax's
+    r"|\$\$[^$]+\$\$"
+    r"|\$[^$]+\$"
+    r"|\\begin\{([a-zA-Z]+\*?)\}.{0,4000}?\\end\{\1\}"
+    r"|\\+",
+    re.DOTALL,
+)
+_LONGEST_TAG: Final = re.compile(r"<[^<>]{50000}")  # the library takes quadratic time over the attributes of one tag
+_LONGEST_MATHS: Final = 200_000  # characters of a post; no true one has more, and the search could take long
+
+
+class Converted(NamedTuple):
+    """What became of a post."""
+
+    text: str
+    complete: bool
+    """False where the HTML is too deep or too odd to be converted whole."""
+
+
+def to_markdown(html: str, site: str) -> Converted:
+    """The Markdown of a post of `site`, stripped. Links relative to the site are made absolute, code is left alone."""
+    from html_to_markdown import convert
+    from html_to_markdown.exceptions import ConversionError
+
+    if _LONGEST_TAG.search(html):
+        return Converted("", False)
+    mark = next((mark for mark in _MARKS if mark not in html), None)
+    away: list[str] = []
+    hidden = html
+    if mark is not None and len(html) <= _LONGEST_MATHS and ("$" in html or "\\" in html):
+        hidden = _put_away(html, mark, away)
+    # Without the empty paragraph a table in a div runs into a quotation that follows.
+    hidden = hidden.replace("</table>", "</table><p></p>").replace('<pre class="lang-none ', '<pre class="')
+    try:
+        result = convert(hidden, _options(site))
+    except ConversionError:  # what it panics at, too: lists in preformatted text, and other things no editor makes
+        return Converted("", False)
+    text = result.content or ""
+    if mark is not None and away:
+        text = _put_back(text, mark, away)
+    complete = all(str(warning.kind) != "depth_limit_exceeded" for warning in result.warnings)
+    return Converted(text.strip(), complete)
+
+
+def _put_away(html: str, mark: str, away: list[str]) -> str:
+    """`html` with a stand-in for each piece of maths and each backslash of its text; code and tags are left alone."""
+
+    def stand_in(found: re.Match[str]) -> str:
+        away.append(unescape(found[0]))
+        return f"{mark}{len(away) - 1}{mark}"
+
+    pieces = []
+    at = depth = 0
+    for tag in _TAG.finditer(html):
+        text = html[at : tag.start()]
+        pieces += [text if depth else _AWAY.sub(stand_in, text), tag[0]]
+        at = tag.end()
+        if tag[2]:
+            depth = max(0, depth + (-1 if tag[1] else 1))
+    text = html[at:]
+    pieces.append(text if depth else _AWAY.sub(stand_in, text))
+    return "".join(pieces)
+
+
+def _put_back(text: str, mark: str, away: list[str]) -> str:
+    """`text` with what was put away; its further lines are quoted where its first one is."""
+    place = re.compile(f"{mark}([0-9]+){mark}")
+
+    def original(found: re.Match[str]) -> str:
+        piece = away[int(found[1])]
+        if "\n" not in piece:
+            return piece
+        line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
+        quoted = re.match(r"[> ]*", line)
+        return piece.replace("\n", f"\n{quoted[0]}") if quoted and ">" in quoted[0] else piece
+
+    return place.sub(original, text)
+
+
+@cache
+def _options(site: str) -> "ConversionOptions":
+    from html_to_markdown import ConversionOptions
+
+    return ConversionOptions(
+        base_url=f"https://{site}/",
+        bullets="-",
+        sup_symbol="<sup>",  # Stack Exchange's own way of writing it; without a sign 10<sup>6</sup> would become 106
+        sub_symbol="<sub>",
+        extract_metadata=False,
+        include_document_structure=False,
+        preprocessing=None,
+    )
