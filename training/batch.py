@@ -95,7 +95,8 @@ def batch_indices(pairs: int, batch_size: int, seed: int, step: int) -> list[int
     if per_epoch == 0:
         raise ValueError(f"{pairs} pairs do not fill one batch of {batch_size}")
     epoch, within = divmod(step, per_epoch)
-    return _epoch_order(pairs, seed, epoch)[within * batch_size : (within + 1) * batch_size].tolist()
+    order = _epoch_order(pairs, seed, epoch)
+    return [int(row) for row in order[within * batch_size : (within + 1) * batch_size]]
 
 
 @lru_cache(maxsize=2)

@@ -1,25 +1,114 @@
-"""One forward pass for policy and reference: a pack of pairs -> the summed log-probs of its completions."""
+"""One forward pass for policy and reference: a pack of pairs -> the summed log-probs of its completions.
 
+Llama, Mistral, Qwen2 and Qwen3 compute each prompt once for both completions. Any other causal language model runs
+its own forward over padded sequences, every prompt twice and the head on all positions: the same values at more cost.
+"""
+
+import logging
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from training import attention
+from training.allocator import keep_freed_memory
 from training.batch import Pack
 from training.config import Precision
+from training.head import Scored, ScoringHead
+from training.layout import layout_tag, shares_prompt
+from training.lean import make_lean
 from training.losses import PairLogps
+
+__all__ = ["layout_tag", "load_model", "pack_logps"]
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load_model(folder: Path, *, precision: Precision, device: torch.device | str) -> PreTrainedModel:
-    """The causal language model in `folder`, without dropout, ready for `pack_logps`; in training mode."""
-    raise NotImplementedError
+    """The causal language model in `folder`, without dropout, ready for `pack_logps`; in training mode.
+
+    Its parameters have the names they have in transformers, so state dicts fit both ways, and outside `pack_logps`
+    it gives logits as any model does if `layout` is not needed, i.e. on the padded path.
+    """
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config.update(_without_dropout(config))
+    chosen: dict[str, Any] = {"config": config, "dtype": DTYPES[precision], "local_files_only": True}
+    if shares_prompt(config.model_type):
+        attention.register()
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention.NAME, **chosen)
+        model.set_output_embeddings(ScoringHead(model.get_output_embeddings()))
+        make_lean(model)
+    else:
+        log.warning(
+            "models of type %s have no shared-prompt path: every prompt is computed twice, padded", config.model_type
+        )
+        model = AutoModelForCausalLM.from_pretrained(folder, **chosen)
+    loaded: PreTrainedModel = model.to(device).train()
+    return loaded
+
+
+def _without_dropout(config: PretrainedConfig) -> dict[str, float]:
+    """Noise in the policy that the reference does not have would be read as a preference."""
+    return {name: 0.0 for name, value in config.to_dict().items() if "drop" in name and isinstance(value, float)}
 
 
 def pack_logps(model: nn.Module, pack: Pack, *, tail_weight: float = 1.0) -> PairLogps:
     """Summed log-probs of the completions of `pack` under `model`, which may be wrapped by a DeepSpeed engine.
 
     Completion tokens beyond the length of the shorter side count `tail_weight` (LD-DPO; 1 for every other loss).
-    Values are fp32, (P,) each, on the model's device, and differentiable; `pack` must be on that device.
+    Values are fp32 (fp64 for an fp64 model), (P,) each, on the model's device, and differentiable; `pack` must be on
+    that device. The model is called once, so a ZeRO-3 engine gathers every parameter once a pass.
     """
-    raise NotImplementedError
+    inner = model if isinstance(model, PreTrainedModel) else model.module
+    assert isinstance(inner, PreTrainedModel)
+    head = inner.get_output_embeddings()
+    if isinstance(head, ScoringHead):
+        layout = attention.Layout.of(pack, inner.dtype)
+        with head.scoring(Scored(pack.positions, pack.targets)):
+            scored = model(
+                input_ids=pack.input_ids[None], position_ids=pack.position_ids[None], use_cache=False, layout=layout
+            )
+        logps = scored.logits[0]
+    else:
+        logps = _padded_logps(model, pack)
+    return _sums(logps, pack, tail_weight)
+
+
+def _sums(logps_C: Tensor, pack: Pack, tail_weight: float) -> PairLogps:
+    """Sums in fp64, so that they do not depend on how the tokens lie."""
+    lengths = [n for s in pack.segments for n in (s.chosen_end - s.prompt_end, s.rejected_end - s.chosen_end)]
+    sums = []
+    for at, part in enumerate(torch.split(logps_C, lengths)):
+        shared = min(lengths[at], lengths[at ^ 1])  # the other side of the same pair
+        whole = part.sum(dtype=torch.float64)
+        sums.append(whole if tail_weight == 1.0 else whole - (1 - tail_weight) * part[shared:].sum(dtype=torch.float64))
+    both = torch.stack(sums).to(logps_C.dtype)
+    return PairLogps(both[0::2], both[1::2])
+
+
+def _padded_logps(model: nn.Module, pack: Pack) -> Tensor:
+    """(C,) in the pack's own order, from padded sequences: prompt + chosen, prompt + rejected, pair after pair."""
+    ids = pack.input_ids
+    sequences = []
+    for start, prompt_end, chosen_end, rejected_end in pack.segments:
+        sequences.append(ids[start:chosen_end])
+        sequences.append(torch.cat((ids[start:prompt_end], ids[chosen_end:rejected_end])))
+    input_ids = pad_sequence(sequences, batch_first=True)
+    # Masked by length: the id that pads may be one that occurs.
+    mask = pad_sequence([torch.ones_like(sequence) for sequence in sequences], batch_first=True)
+    logits_BTV = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
+    predicted = []
+    for at, sequence in enumerate(sequences):
+        segment = pack.segments[at // 2]
+        predicted.append(logits_BTV[at, segment.prompt_end - segment.start - 1 : len(sequence) - 1])
+    logits_CV = torch.cat(predicted)
+    wide = torch.float64 if logits_CV.dtype == torch.float64 else torch.float32
+    return -F.cross_entropy(logits_CV.to(wide), pack.targets, reduction="none")

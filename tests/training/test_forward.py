@@ -1,0 +1,203 @@
+"""The shared-prompt forward gives what a plain forward gives, and nothing leaks from one sequence to another."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from tests.training.pairs import VOCABULARY, in_batch_order, made_up_rows, plain_logps, plain_model, plain_sums
+from training.batch import Pack, make_pack, pack_batch
+from training.forward import load_model, pack_logps
+from training.head import ScoringHead
+from training.losses import PairLogps
+
+SHAPE = dict(
+    vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.2,
+)  # fmt: skip
+
+
+def scored(model: PreTrainedModel, packs: list[Pack]) -> PairLogps:
+    logps = [pack_logps(model, pack) for pack in packs]
+    return PairLogps(*(in_batch_order(packs, [values[side] for values in logps]) for side in range(2)))
+
+
+def gradients(model: torch.nn.Module, logps: PairLogps) -> dict[str, Tensor]:
+    """Of a sum that weights every pair and both sides differently, so that a swap would show."""
+    model.zero_grad()
+    weights = torch.linspace(0.5, 1.5, len(logps.chosen))
+    (weights * (logps.chosen - 0.7 * logps.rejected)).sum().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def assert_same_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor], relative: float = 1e-5) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        assert (ours[name] - expected).norm() <= relative * expected.norm(), name
+        assert torch.cosine_similarity(ours[name].flatten().double(), expected.flatten().double(), 0) >= 1 - 1e-9, name
+
+
+@pytest.mark.parametrize("model_folder", ["tiny_llama", "tiny_untied_llama"])
+def test_packed_pairs_score_as_each_sequence_alone(model_folder: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(model_folder)
+    rows = made_up_rows()
+    ours, plain = load_model(folder, precision="fp32", device="cpu"), plain_model(folder)
+    logps, expected = scored(ours, pack_batch(rows, 200, 1)[0]), plain_sums(plain, rows)
+    for side in range(2):
+        torch.testing.assert_close(logps[side], expected[side], atol=1e-4, rtol=0)
+    assert_same_gradients(gradients(ours, logps), gradients(plain, expected))
+
+
+def test_each_token_is_within_a_millionth(tiny_llama: Path) -> None:
+    row = made_up_rows([(6, 1, 1)])[0]
+    ours, plain = load_model(tiny_llama, precision="fp32", device="cpu"), plain_model(tiny_llama)
+    logps = pack_logps(ours, make_pack([row], [0]))
+    chosen, rejected = plain_logps(plain, row)
+    torch.testing.assert_close(logps.chosen, chosen, atol=2e-6, rtol=0)
+    torch.testing.assert_close(logps.rejected, rejected, atol=2e-6, rtol=0)
+
+
+def test_one_pack_or_many_give_the_same(tiny_llama: Path) -> None:
+    rows = made_up_rows()
+    model = load_model(tiny_llama, precision="fp32", device="cpu")
+    together = scored(model, [make_pack(rows, range(len(rows)))])
+    apart = scored(model, [make_pack(rows, [i]) for i in range(len(rows))])
+    torch.testing.assert_close(together.chosen, apart.chosen, atol=1e-4, rtol=0)
+    torch.testing.assert_close(together.rejected, apart.rejected, atol=1e-4, rtol=0)
+
+
+def _mistral(folder: Path) -> None:
+    MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=20)).save_pretrained(folder)
+
+
+def _qwen2(folder: Path) -> None:
+    Qwen2ForCausalLM(Qwen2Config(**SHAPE, tie_word_embeddings=True)).save_pretrained(folder)
+
+
+def _qwen3(folder: Path) -> None:
+    Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=16)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("write", [_mistral, _qwen2, _qwen3])
+def test_the_other_families_score_alike_a_sliding_window_included(write, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    write(tmp_path)
+    rows = made_up_rows()
+    ours, plain = load_model(tmp_path, precision="fp32", device="cpu"), plain_model(tmp_path)
+    assert isinstance(ours.get_output_embeddings(), ScoringHead)
+    logps, expected = scored(ours, pack_batch(rows, 300, 1)[0]), plain_sums(plain, rows)
+    torch.testing.assert_close(logps.chosen, expected.chosen, atol=2e-4, rtol=0)
+    torch.testing.assert_close(logps.rejected, expected.rejected, atol=2e-4, rtol=0)
+    assert_same_gradients(gradients(ours, logps), gradients(plain, expected))
+
+
+def test_a_model_of_another_family_is_padded_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(2)
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=512, initializer_range=0.2,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    rows = made_up_rows()
+    ours = load_model(tmp_path, precision="fp32", device="cpu")
+    assert "gpt2 have no shared-prompt path" in caplog.text
+    plain = plain_model(tmp_path).eval()  # GPT-2 has dropout, which ours must not have although it is in training mode
+    logps, expected = scored(ours, pack_batch(rows, 300, 1)[0]), plain_sums(plain, rows)
+    torch.testing.assert_close(logps.chosen, expected.chosen, atol=2e-4, rtol=0)
+    torch.testing.assert_close(logps.rejected, expected.rejected, atol=2e-4, rtol=0)
+    assert_same_gradients(gradients(ours, logps), gradients(plain, expected))
+
+
+def test_rejected_tokens_of_one_pair_reach_no_other_sequence(tiny_llama: Path) -> None:
+    rows = made_up_rows()
+    changed = list(rows)
+    changed[4] = rows[4]._replace(rejected_ids=rows[4].rejected_ids[::-1])
+    model = load_model(tiny_llama, precision="fp32", device="cpu")
+    everything = range(len(rows))
+    before, after = (pack_logps(model, make_pack(some, everything)) for some in (rows, changed))
+    assert torch.equal(before.chosen, after.chosen)
+    others = [i for i in everything if i != 4]
+    assert torch.equal(before.rejected[others], after.rejected[others])
+    assert before.rejected[4] != after.rejected[4]
+
+
+def test_the_gradient_of_one_pair_reaches_its_own_tokens_only(tiny_llama: Path) -> None:
+    rows = made_up_rows()
+    model = load_model(tiny_llama, precision="fp32", device="cpu")
+    embedded = []
+    model.get_input_embeddings().register_forward_hook(lambda _m, _i, out: (out.retain_grad(), embedded.append(out))[0])
+    pack = make_pack(rows, range(len(rows)))
+    pack_logps(model, pack).rejected[4].backward()
+    start, prompt_end, chosen_end, rejected_end = pack.segments[4]
+    touched = embedded[0].grad[0].abs().sum(-1) > 0
+    expected = torch.zeros_like(touched)
+    expected[start:prompt_end] = True
+    expected[chosen_end : rejected_end - 1] = True  # the last token predicts nothing
+    assert torch.equal(touched, expected)
+
+
+def test_gradients_of_an_fp64_model_are_its_finite_differences(tiny_untied_llama: Path) -> None:
+    rows = made_up_rows([(3, 4, 2), (2, 1, 70)])
+    model = load_model(tiny_untied_llama, precision="fp32", device="cpu").double()
+    pack = make_pack(rows, [0, 1])
+
+    def value() -> Tensor:
+        logps = pack_logps(model, pack)
+        return (logps.chosen - 0.5 * logps.rejected).sum()
+
+    value().backward()
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in model.named_parameters():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        direction /= direction.norm()
+        analytic = (parameter.grad * direction).sum()
+        with torch.no_grad():
+            step = 1e-5
+            parameter += step * direction
+            above = value()
+            parameter -= 2 * step * direction
+            below = value()
+            parameter += step * direction
+        torch.testing.assert_close(analytic, (above - below) / (2 * step), rtol=1e-6, atol=1e-7, msg=name)
+
+
+def test_the_same_call_twice_gives_the_same_bits(tiny_llama: Path) -> None:
+    model = load_model(tiny_llama, precision="fp32", device="cpu")
+    pack = make_pack(made_up_rows(), range(8))
+    first, second = scored(model, [pack]), scored(model, [pack])
+    assert torch.equal(first.chosen, second.chosen)
+    grads = [gradients(model, logps) for logps in (first, second)]
+    assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
+
+
+def test_a_state_dict_keeps_the_names_of_transformers(tiny_llama: Path, tmp_path: Path) -> None:
+    ours, plain = load_model(tiny_llama, precision="fp32", device="cpu"), plain_model(tiny_llama)
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    ours.save_pretrained(tmp_path)
+    saved = plain_model(tmp_path).state_dict()
+    assert all(torch.equal(saved[name], value) for name, value in plain.state_dict().items())
+
+
+def test_recomputing_activations_changes_no_gradient(tiny_llama: Path) -> None:
+    model = load_model(tiny_llama, precision="fp32", device="cpu")
+    pack = make_pack(made_up_rows(), range(8))
+    kept = gradients(model, pack_logps(model, pack))
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    assert_same_gradients(gradients(model, pack_logps(model, pack)), kept, relative=1e-6)
+
+
+def test_bf16_errs_without_bias_and_less_than_six_hundredths_of_a_nat_per_root_token(tiny_llama: Path) -> None:
+    rows = made_up_rows([(10, 60, 60)] * 24)
+    packs = pack_batch(rows, 600, 1)[0]
+    exact, rounded = (
+        torch.cat(list(scored(load_model(tiny_llama, precision=precision, device="cpu"), packs))).detach()
+        for precision in ("fp32", "bf16")
+    )
+    assert rounded.dtype == torch.float32
+    error = (rounded - exact).double()
+    assert error.abs().max() > 0
+    assert error.std() <= 0.06 * 60**0.5
+    assert error.mean().abs() <= 3 * error.std() / len(error) ** 0.5

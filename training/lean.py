@@ -1,0 +1,89 @@
+"""Norm and gated MLP of Llama-like models with the same numbers and fewer copies.
+
+Written out step by step these layers keep every intermediate value for the backward pass. Here the norm keeps its
+input and one number a row, the MLP the two projections; the rest is worked out again where it is needed, at a
+fraction of a matrix product. Both stand in the place of transformers' modules and hold the same parameters under the
+same names.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralMLP, MistralRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
+
+_NORMS = (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
+_MLPS = (LlamaMLP, MistralMLP, Qwen2MLP, Qwen3MLP)
+
+
+def make_lean(model: nn.Module) -> None:
+    """Put the modules of this file in the place of the ones that they equal."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, _NORMS):
+            model.set_submodule(name, LeanRMSNorm(module.weight, module.variance_epsilon))
+        elif isinstance(module, _MLPS) and module.config.hidden_act == "silu":
+            model.set_submodule(name, LeanMLP(module.gate_proj, module.up_proj, module.down_proj))
+
+
+class LeanRMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + epsilon) * weight over the last dimension, worked out in fp32 or better."""
+
+    def __init__(self, weight: nn.Parameter, epsilon: float):
+        super().__init__()
+        self.weight = weight
+        self.epsilon = epsilon
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        normed: Tensor = _RMSNorm.apply(hidden, self.weight, self.epsilon)  # type: ignore[no-untyped-call]
+        return normed
+
+
+class LeanMLP(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, gate_proj: nn.Module, up_proj: nn.Module, down_proj: nn.Module):
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = gate_proj, up_proj, down_proj
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        down: Tensor = self.down_proj(_SwiGLU.apply(self.gate_proj(hidden), self.up_proj(hidden)))  # type: ignore[no-untyped-call]
+        return down
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        x = hidden.to(wide)
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(hidden, weight, inverse)
+        normed: Tensor = (x * inverse).mul_(weight.to(wide))
+        return normed.to(hidden.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, inverse = ctx.saved_tensors
+        grad = grads[0].to(inverse.dtype)
+        normed = hidden.to(inverse.dtype) * inverse
+        grad_weight = (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
+        pulled = grad * weight.to(inverse.dtype)
+        along = (pulled * normed).mean(-1, keepdim=True)
+        grad_hidden = pulled.sub_(normed.mul_(along)).mul_(inverse).to(hidden.dtype)
+        return grad_hidden, grad_weight, None
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        gate, up = ctx.saved_tensors
+        (grad,) = grads
+        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
