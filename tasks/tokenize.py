@@ -151,4 +151,6 @@ def _save_to_disk(stream: Path, folder: Path, split: str) -> None:
 
     disable_progress_bar()
     table = MemoryMappedTable.from_file(str(stream))
-    Dataset(table, info=DatasetInfo(), fingerprint=f"prefstack-{split}").save_to_disk(str(folder))
+    # Without rows it would write no file at all, and then fail to load what it wrote.
+    shards = None if table.num_rows else 1
+    Dataset(table, info=DatasetInfo(), fingerprint=f"prefstack-{split}").save_to_disk(str(folder), num_shards=shards)
