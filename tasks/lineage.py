@@ -58,9 +58,15 @@ def in_order(sources: Sequence[Manifest]) -> list[Manifest]:
 
 
 def source_facts(manifest: Manifest) -> dict[str, Any]:
-    """What a manifest says of where its input came from: file name, checksum, site, revision."""
-    facts = portable(manifest.provenance.get("source", {}))
-    return facts if isinstance(facts, dict) else {"source": facts}
+    """What a manifest says of where its input came from: file name, checksum, site, revision; no local path."""
+    facts = manifest.provenance.get("source", {})
+    if not isinstance(facts, Mapping):
+        return {"source": portable(facts)}
+    path = facts.get("path")
+    local = isinstance(path, str) and "file" in facts and not path.startswith(("http://", "https://"))
+    kept = portable({key: value for key, value in facts.items() if not (local and key == "path")})
+    assert isinstance(kept, dict)
+    return kept
 
 
 def portable(value: Any) -> Any:
