@@ -106,26 +106,32 @@ def save_checkpoint(folder: Path, engine: Engine, *, step: int, identity: dict[s
     dist.barrier()
 
 
-def find_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint under `folder`, and what is wrong with each newer one."""
+def find_checkpoint(folder: Path, identity: dict[str, Any]) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of this training under `folder`, and what is wrong with each newer one."""
     refused: list[str] = []
     for place in _newest_first(folder):
         try:
-            return read_checkpoint(place), refused
+            return read_checkpoint(place, identity), refused
         except TrainerError as error:
             log.warning("%s", error)
             refused.append(str(error))
     return None, refused
 
 
-def read_checkpoint(place: Path) -> Checkpoint:
-    """The checkpoint in `place`, every file of it verified; TrainerError of kind `checkpoint` names what is wrong."""
+def read_checkpoint(place: Path, identity: dict[str, Any]) -> Checkpoint:
+    """The checkpoint in `place`, every file of it verified; TrainerError of kind `checkpoint` names what is wrong.
+
+    One of another training is refused too: other numerics behind the same name would change the recipe in silence.
+    """
     try:
         record = json.loads((place / RECORD).read_text(encoding="utf-8"))
         found = Checkpoint(place, record["step"], record["identity"], record["shards"])
         files = record["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainerError("checkpoint", f"checkpoint {place} is refused: {RECORD} cannot be read ({error})") from error
+    if found.identity != identity:
+        differing = ", ".join(sorted(key for key in identity if found.identity.get(key) != identity[key]))
+        raise TrainerError("checkpoint", f"checkpoint {place} is refused: it is of a training with other {differing}")
     for name, expected in files:
         try:
             size = (place / name).stat().st_size

@@ -18,8 +18,18 @@ from pathlib import Path
 from typing import IO, Final, Literal
 
 from training.rank import LAUNCHER_PID
-from training.status import EXIT_STOPPED, TRANSIENT, Failure, FailureKind, Outcome, Progress
-from training.status import clear, read_failures, read_outcome, read_progress
+from training.status import (
+    EXIT_STOPPED,
+    TRANSIENT,
+    Failure,
+    FailureKind,
+    Outcome,
+    Progress,
+    clear,
+    read_failures,
+    read_outcome,
+    read_progress,
+)
 
 STALL_SECONDS: Final = 30 * 60.0  # a step, a start or a save of the largest model takes minutes
 STOP_SECONDS: Final = 20.0  # for the agreed stop and its checkpoint; Prefect kills the group 30 s after its SIGTERM

@@ -28,8 +28,7 @@ def choose_checkpoint(job: TrainJob, identity: dict[str, Any]) -> tuple[Checkpoi
 
     All ranks call together; rank 0 reads and verifies for all.
 
-    Raises TrainerError of kind `checkpoint` when `from:PATH` names nothing whole, or the checkpoint is of another
-    training: other numerics behind the same name would be a silent change of the recipe.
+    Raises TrainerError of kind `checkpoint` when `from:PATH` names nothing whole of this training.
     """
     answer: list[Any] = [None]
     if dist.get_rank() == 0:
@@ -52,24 +51,19 @@ def _choose(job: TrainJob, identity: dict[str, Any]) -> tuple[Checkpoint | None,
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     if resume == "fresh":
         _begun_fresh(job).touch()
-    found, refused = find_checkpoint(job.checkpoints)
+    found, refused = find_checkpoint(job.checkpoints, identity)
     if found is None and resume.startswith("from:"):
-        found = _from(Path(resume.removeprefix("from:")))
-    if found is not None and found.identity != identity:
-        differing = ", ".join(sorted(key for key in identity if found.identity.get(key) != identity[key]))
-        raise TrainerError("checkpoint", f"{found.folder} is a checkpoint of another training: other {differing}")
+        found = _from(Path(resume.removeprefix("from:")), identity)
     return found, refused
 
 
-def _from(path: Path) -> Checkpoint:
+def _from(path: Path, identity: dict[str, Any]) -> Checkpoint:
     """The checkpoint at `path`, or the newest whole one in it."""
     if path.name.startswith("step-"):
-        return read_checkpoint(path)
-    found, refused = find_checkpoint(path)
+        return read_checkpoint(path, identity)
+    found, refused = find_checkpoint(path, identity)
     if found is None:
-        raise TrainerError(
-            "checkpoint", f"train.resume names {path}, which holds no whole checkpoint{''.join(refused)}"
-        )
+        raise TrainerError("checkpoint", "; ".join([f"train.resume: no whole checkpoint in {path}", *refused]))
     return found
 
 

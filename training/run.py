@@ -50,9 +50,8 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     rank, ranks = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(job.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # costs time, and nothing here reads what it did not write
-    )
+    # For debugging, and slow; the stub does not know it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     rows = load_rows(job.rows)
     pair_ids = pair_ids_of(rows, job.rows)
