@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict
 class StageConfig(BaseModel):
     """The settings of one stage. Keys in `incidental` cannot change the result and stay out of its fingerprint."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # No infinity and no NaN: JSON has neither, so they could not be hashed.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     incidental: ClassVar[frozenset[str]] = frozenset()
 
     def identity(self) -> dict[str, Any]:

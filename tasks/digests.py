@@ -1,8 +1,10 @@
 """Digests of files, and making sure that bytes are on the disk."""
 
+import contextlib
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 
 from tasks.errors import InputError
@@ -32,10 +34,12 @@ def remembered_sha256(path: Path, work_dir: Path) -> str:
         digest = sha256_of(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    note.parent.mkdir(parents=True, exist_ok=True)
-    scratch = note.with_name(f"{note.name}.{os.getpid()}")
-    scratch.write_text(json.dumps({"key": key, "sha256": digest}), encoding="utf-8")
-    scratch.rename(note)
+    # A digest that cannot be noted is only read again; whether the disk is full is for the store to say.
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        scratch = note.with_name(f"{note.name}.{os.getpid()}.{threading.get_ident()}")
+        scratch.write_text(json.dumps({"key": key, "sha256": digest}), encoding="utf-8")
+        scratch.rename(note)
     return digest
 
 

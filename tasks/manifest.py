@@ -68,7 +68,7 @@ class Manifest(BaseModel):
         """The manifest in `folder`, or None where the folder is not a finished stage."""
         try:
             raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            return cls.model_validate({**raw, "folder": folder})
+            return cls.model_validate({**raw, "folder": folder} if isinstance(raw, dict) else raw)
         except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError, ValidationError):
             return None
 

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tasks.digests import sha256_of, sync_file, sync_folder
-from tasks.errors import Surroundings
-from tasks.manifest import MANIFEST, InputRecord, Manifest, StoredFile, fingerprint
+from tasks.errors import PrefstackError, Surroundings
+from tasks.manifest import MANIFEST, InputRecord, Manifest, StoredFile, canonical_json, fingerprint
 from tasks.provenance import provenance
 
 # The stage that a folder belongs to in the eyes of the user, where its name differs.
 PART_OF: Final = {"source": "ingest"}
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Report(Protocol):
@@ -139,7 +141,7 @@ class Store:
         }:
             fault = "was made of inputs that have since come out different"
         if fault is not None:
-            self.report.message(manifest.stage, f"{folder.name} {fault}: rebuilding it")
+            self.report.message(manifest.stage, f"{folder.name} {fault}: it has to be built again")
             return None
         return manifest.model_copy(update={"reused": True})
 
@@ -152,7 +154,7 @@ class Store:
         shutil.rmtree(building, ignore_errors=True)  # the lock is ours: whoever left it is gone
         try:
             building.mkdir(parents=True)
-            partial.mkdir(parents=True, exist_ok=True)
+            keep_partial(partial, records)
             work = Workspace(PART_OF.get(stage, stage), building, partial, self.report)
             start = time.monotonic()
             counts = build(work)
@@ -167,9 +169,9 @@ class Store:
             write_text(building / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
             sync_tree(building)
             publish(building, folder)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                where = error.filename or building
+        except Exception as error:
+            if disk_is_full(error):
+                where = error.filename if isinstance(error, OSError) and error.filename else self.work_dir
                 raise Surroundings(f"{stage}: the disk is full at {where}; free some space and run again") from error
             raise
         finally:
@@ -179,15 +181,40 @@ class Store:
 
     @contextmanager
     def _lock(self, name: str, stage: str) -> Iterator[None]:
-        locks = self.work_dir / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with open(locks / f"{name}.lock", "w") as handle:
+        path = self.work_dir / "locks" / f"{name}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = open(path, "w")  # noqa: SIM115
+        except OSError as error:
+            raise Surroundings(f"{stage}: nothing can be written to {self.work_dir}: {error.strerror}") from error
+        with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self.report.message(stage, f"another run is building {name}: waiting for it")
                 fcntl.flock(handle, fcntl.LOCK_EX)  # released by the kernel if the holder dies
             yield
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Whether `error` says so; polars, safetensors and tokenizers say it in words of their own and without errno."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return not isinstance(error, PrefstackError) and any(os.strerror(code) in str(error) for code in _FULL)
+
+
+def keep_partial(partial: Path, records: Mapping[str, InputRecord]) -> None:
+    """Make `partial`, or empty it where it was left by a build from inputs that have since come out different."""
+    stamp = partial / ".inputs.json"
+    made_of = canonical_json({key: record.content for key, record in records.items()})
+    try:
+        if stamp.read_text(encoding="utf-8") == made_of:
+            return
+    except (OSError, UnicodeDecodeError):
+        pass  # not there, or torn by a kill: nothing that can be trusted
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_text(stamp, made_of)
 
 
 def damage(manifest: Manifest, *, verify: bool) -> str | None:
