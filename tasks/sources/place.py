@@ -32,8 +32,8 @@ class Dump:
 
 def locate(given: str, site: str | None) -> Dump:
     """The dump at `given`. InputError where there is none; RecipeError where nothing tells the site."""
-    path = Path(os.path.abspath(Path(given).expanduser()))
     try:
+        path = Path(os.path.abspath(Path(given).expanduser()))
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             posts = _only(path, "Posts.xml")
@@ -45,7 +45,9 @@ def locate(given: str, site: str | None) -> Dump:
         if not archive and path.suffix.lower() != ".7z":
             return Dump(path, _site(site, path, [path.parent.name]), False, path, _beside(path))
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{given} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RuntimeError) as error:  # a NUL in the path, a ~NAME that nobody has
+        raise InputError(f"{given!r} is no path: {error}") from error
     # A .7z without the signature goes this way too: unpacking says what is wrong with it.
     stem = path.stem if path.suffix.lower() == ".7z" else path.name
     name = stem.removesuffix("-Posts")

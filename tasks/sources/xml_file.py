@@ -56,7 +56,7 @@ def cut(path: Path, shown: str, root: str, scratch: Path, *, plain: bool = False
         header = head[: first.start()] if first else head
         if not plain and (b"<!" in header or header.count(b"<?") > 1):
             return cut(path, shown, root, scratch, plain=True)
-        _check_root(header + (b"</%s>" % root.encode() if first else b""), shown, root)
+        _check_root(header, shown, root, whole=first is None)
         if first is None:
             return Cut(path, [])
         starts = [first.start()]
@@ -170,16 +170,23 @@ def _spaces(data: bytes) -> bytes:
     return re.sub(rb"[^\r\n]", b" ", data)
 
 
-def _check_root(header: bytes, shown: str, root: str) -> None:
+def _check_root(header: bytes, shown: str, root: str, *, whole: bool) -> None:
+    """Refuse a file whose root is not `root`. `header` ends before the first row, or is the `whole` file."""
     from lxml import etree
 
-    parser = etree.XMLParser(encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False)
+    parser = etree.XMLPullParser(events=("start",), encoding="utf-8", no_network=True, load_dtd=False)
+    tags = []
     try:
-        found = etree.fromstring(header.removeprefix(codecs.BOM_UTF8), parser)
+        parser.feed(header.removeprefix(codecs.BOM_UTF8) + (b"" if whole else b"<row />"))
+        tags = [element.tag for _, element in parser.read_events()]
+        if whole:
+            parser.close()
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise InputError(f"{shown} is not a dump, or is damaged at its very beginning: {error}") from error
-    if found.tag != root or len(found):
-        raise InputError(f"{shown} is not a dump: its root is <{found.tag}> where <{root}> with rows was expected")
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{shown} is not a dump, or is damaged at its very beginning: {said}") from error
+    if tags[:1] != [root] or len(tags) != 2 - whole:
+        found = f"its root is <{tags[0]}>" if tags else "it has no root"
+        raise InputError(f"{shown} is not a dump: {found} where <{root}> with rows was expected")
 
 
 def _next_row(handle: IO[bytes], at: int, size: int, shown: str) -> int | None:
