@@ -1,8 +1,8 @@
 """Every setting of DPO training, with its unit. Defaults are those of Tulu V2.5 DPO 13B, StackExchange 60k."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 Precision = Literal["bf16", "fp32"]
 
@@ -10,16 +10,25 @@ Precision = Literal["bf16", "fp32"]
 class TrainConfig(BaseModel):
     """How the policy is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     # What cannot change the result beyond rounding stays out of the fingerprint.
     incidental: ClassVar[frozenset[str]] = frozenset({"tokens_per_pack", "zero_stage", "ranks", "save_every", "resume"})
 
-    loss: Literal["sigmoid"] = "sigmoid"
-    """Loss on the margin of summed log-probs: Rafailov et al. 2023, equation 7."""
+    loss: Literal["sigmoid", "dpo_norm", "robust", "ld", "ipo", "ipo_sum", "simpo"] = "sigmoid"
+    """What a pair costs: `sigmoid` is DPO on summed log-probs, `dpo_norm` on log-probs averaged over tokens; `robust`
+    expects flipped labels; `ld` lets the longer answer's surplus count less; `ipo` squares, on averaged log-probs as
+    TRL and IPO's authors do, `ipo_sum` on summed ones as printed; `simpo` needs no reference."""
     beta: PositiveFloat = 0.1
-    """Strength of the pull towards the reference, for summed log-probs."""
+    """Strength of the pull towards the reference, in the units of `loss`: 0.1 suits summed log-probs, 2 to 10 averaged
+    ones."""
     label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
-    """Share of pairs taken to be the wrong way round (conservative DPO)."""
+    """Share of pairs taken to be the wrong way round (conservative DPO; what `robust` corrects for)."""
+    ld_alpha: float = Field(0.5, ge=0.0, le=1.0)
+    """With loss `ld`: weight of the tokens beyond the length of the pair's shorter answer."""
+    simpo_gamma: NonNegativeFloat = 0.5
+    """With loss `simpo`: margin to be reached, in units of beta times averaged log-probs."""
+    sft_weight: NonNegativeFloat = 0.0
+    """How much of the chosen answer's mean negative log-prob is added to the loss."""
     learning_rate: PositiveFloat = 5.0e-7
     """Peak learning rate, reached at the end of the warm-up."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -50,6 +59,19 @@ class TrainConfig(BaseModel):
     """Optimizer steps between two checkpoints."""
     resume: str = Field("auto", pattern=r"^(auto|fresh|from:.+)$")
     """`auto` goes on from the last whole checkpoint of this very training; `fresh` forgets it; `from:PATH`."""
+
+    @model_validator(mode="after")
+    def _loss_knows_what_it_is_given(self) -> Self:
+        if self.label_smoothing and self.loss in ("ipo", "ipo_sum"):
+            raise ValueError(f"label_smoothing must be 0 with loss {self.loss}, which has no smoothed form")
+        if self.sft_weight and self.loss == "ld":
+            raise ValueError("sft_weight must be 0 with loss ld, whose log-probs leave out a part of the longer answer")
+        return self
+
+    @property
+    def tail_weight(self) -> float:
+        """What a token beyond the length of the pair's shorter answer counts in the sums of policy and reference."""
+        return self.ld_alpha if self.loss == "ld" else 1.0
 
     def identity(self) -> dict[str, Any]:
         """The config without what cannot change the result: what is hashed."""
