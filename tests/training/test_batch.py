@@ -1,0 +1,132 @@
+"""Batches are a function of (seed, step); packs rearrange a batch without losing or doubling a pair."""
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.training.pairs import made_up_rows
+from training.batch import Pack, batch_indices, make_pack, pack_batch, steps_per_epoch
+from training.rows import TokenRow
+
+lengths = st.lists(st.tuples(*[st.integers(1, 40)] * 3), min_size=1, max_size=20)
+
+
+def test_the_short_last_batch_is_dropped() -> None:
+    assert steps_per_epoch(70, 32) == 2
+    assert steps_per_epoch(64, 32) == 2
+    assert steps_per_epoch(31, 32) == 0
+
+
+def test_every_epoch_sees_each_pair_at_most_once_in_an_order_of_its_own() -> None:
+    epochs = [[batch_indices(70, 32, 42, 2 * epoch + step) for step in range(2)] for epoch in range(3)]
+    for steps in epochs:
+        seen = [row for batch in steps for row in batch]
+        assert len(seen) == len(set(seen)) == 64
+        assert set(seen) <= set(range(70))
+    assert len({tuple(steps[0]) for steps in epochs}) == 3
+
+
+def philox(key: tuple[int, int], counter: int) -> list[int]:
+    """Four draws of Philox 4x64-10 as Salmon et al. 2011 define it (Random123)."""
+    words, mask = [counter, 0, 0, 0], 2**64 - 1
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = words[0] * 0xD2E7470EE14C6C93, words[2] * 0xCA5A826395121157
+        words = [(p1 >> 64) ^ words[1] ^ k0, p1 & mask, (p0 >> 64) ^ words[3] ^ k1, p0 & mask]
+        k0, k1 = (k0 + 0x9E3779B97F4A7C15) & mask, (k1 + 0xBB67AE8584CAA73B) & mask
+    return words
+
+
+def test_the_order_is_that_of_philox_draws_and_so_the_same_in_every_release() -> None:
+    for epoch in range(3):
+        # NumPy draws from counter 1 on.
+        draws = [word for counter in (1, 2, 3) for word in philox((42, epoch), counter)][:10]
+        order = sorted(range(10), key=draws.__getitem__)
+        assert [*batch_indices(10, 5, 42, 2 * epoch), *batch_indices(10, 5, 42, 2 * epoch + 1)] == order
+
+
+def test_a_step_needs_no_step_before_it() -> None:
+    in_order = [batch_indices(23, 4, 7, step) for step in range(15)]
+    backwards = [batch_indices(23, 4, 7, step) for step in reversed(range(15))]
+    assert in_order == backwards[::-1]
+
+
+def test_another_seed_is_another_order_a_negative_one_too() -> None:
+    assert len({tuple(batch_indices(100, 100, seed, 0)) for seed in (0, 1, 2**63, -1)}) == 4
+
+
+def test_fewer_pairs_than_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="31 pairs do not fill one batch of 32"):
+        batch_indices(31, 32, 0, 0)
+
+
+def test_a_pack_lays_out_a_pair_as_the_docstring_draws_it() -> None:
+    pack = make_pack([TokenRow("a", [10, 11, 12, 13], [20, 21, 22, 23, 24], [30, 31, 32])], [0])
+    assert pack.input_ids.tolist() == [10, 11, 12, 13, 20, 21, 22, 23, 24, 30, 31, 32]
+    assert pack.position_ids.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 6]
+    assert pack.segments == ((0, 4, 9, 12),)
+    # The prompt's last token predicts the first token of both answers.
+    assert pack.positions.tolist() == [3, 4, 5, 6, 7, 3, 9, 10]
+    assert pack.targets.tolist() == [20, 21, 22, 23, 24, 30, 31, 32]
+    assert (pack.completions.chosen.tolist(), pack.completions.rejected.tolist()) == ([5], [3])
+
+
+def test_an_empty_prompt_or_completion_is_refused() -> None:
+    for row in (TokenRow("p", [], [1], [1]), TokenRow("c", [1], [], [1]), TokenRow("r", [1], [1], [])):
+        with pytest.raises(ValueError, match=f"pair {row.pair_id} has an empty"):
+            make_pack([row], [0])
+
+
+def pairs_of(pack: Pack) -> list[tuple[list[int], list[int], list[int]]]:
+    ids = pack.input_ids.tolist()
+    return [(ids[a:b], ids[b:c], ids[c:d]) for a, b, c, d in pack.segments]
+
+
+@given(lengths, st.integers(1, 150), st.integers(1, 8))
+def test_packs_hold_every_pair_once_within_the_budget_and_as_many_on_every_rank(
+    sizes: list[tuple[int, int, int]], budget: int, ranks: int
+) -> None:
+    rows = made_up_rows(sizes)
+    packs = pack_batch(rows, budget, ranks)
+    assert len(packs) == ranks
+    assert len({len(row) for row in packs}) == 1
+    assert {pack.weight for row in packs for pack in row} <= {0.0, 1.0}
+    kept = [pack for row in packs for pack in row if pack.weight]
+    assert Counter(int(pair) for pack in kept for pair in pack.pairs) == Counter(range(len(rows)))
+    for pack in kept:
+        assert pack.tokens <= budget or len(pack.pairs) == 1
+        for pair, parts in zip(pack.pairs.tolist(), pairs_of(pack), strict=True):
+            assert parts == rows[pair][1:]
+    for pack in (pack for row in packs for pack in row if not pack.weight):
+        assert pack.tokens == 3
+
+
+@given(lengths, st.integers(1, 150), st.integers(1, 8))
+def test_packing_depends_on_nothing_but_its_arguments(
+    sizes: list[tuple[int, int, int]], budget: int, ranks: int
+) -> None:
+    rows = made_up_rows(sizes)
+    first, second = ([[pack.pairs.tolist() for pack in row] for row in pack_batch(rows, budget, ranks)] for _ in "ab")
+    assert first == second
+
+
+def test_ranks_get_like_work_from_unlike_pairs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [
+        tuple(int(n) for n in torch.exp(torch.randn(3, generator=generator) * 0.6 + 5).clamp(1, 700)) for _ in range(32)
+    ]
+    packs = pack_batch(made_up_rows(sizes), 2048, 8)
+    work = [sum(pack.tokens for pack in row) for row in packs]
+    assert sum(work) / (8 * max(work)) > 0.9
+    slowest = sum(max(pack.tokens for pack in step) for step in zip(*packs, strict=True))
+    assert sum(work) / (8 * slowest) > 0.85
+
+
+def test_a_pack_goes_to_a_device_whole() -> None:
+    pack = make_pack(made_up_rows(), [1, 2]).to("meta")
+    tensors = [pack.input_ids, pack.position_ids, pack.positions, pack.targets, pack.pairs, *pack.completions]
+    assert all(tensor.is_meta for tensor in tensors)
+    assert pack.segments

@@ -1,0 +1,31 @@
+"""Token rows as they come back from the folder that tokenizing writes."""
+
+from pathlib import Path
+
+import datasets
+import pytest
+
+from tests.training.pairs import LENGTHS, made_up_rows
+from training.rows import load_rows
+
+
+def written(folder: Path, columns: dict[str, list[object]]) -> Path:
+    datasets.Dataset.from_dict(columns).save_to_disk(folder)
+    return folder
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = made_up_rows()
+    columns = {name: [getattr(row, name) for row in rows] for name in rows[0]._fields}
+    loaded = load_rows(written(tmp_path / "rows", columns))
+    assert len(loaded) == len(rows)
+    assert list(loaded) == rows
+    assert loaded[3] == rows[3]
+    assert loaded[2:5] == rows[2:5]
+    assert [tuple(map(int, lengths)) for lengths in zip(*loaded.lengths(), strict=True)] == LENGTHS
+
+
+def test_a_folder_with_other_columns_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "other", {"pair_id": ["a"], "text": ["b"]})
+    with pytest.raises(ValueError, match=r"holds the columns \['pair_id', 'text'\]"):
+        load_rows(folder)
