@@ -105,6 +105,7 @@ def _options(site: str) -> "ConversionOptions":
         bullets="-",
         sup_symbol="<sup>",  # Stack Exchange's own way of writing it; without a sign 10<sup>6</sup> would become 106
         sub_symbol="<sub>",
+        compact_tables=True,  # columns padded to one width would be tokens for nothing
         extract_metadata=False,
         include_document_structure=False,
         preprocessing=None,
