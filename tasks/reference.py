@@ -16,7 +16,7 @@ from tasks.config import StageConfig
 from tasks.errors import RecipeError
 from tasks.logp_store import LogpStore, pair_keys
 from tasks.manifest import Manifest
-from tasks.scoring import score
+from tasks.scoring import Wanted, score_all
 from tasks.store import Store, Workspace
 from tasks.token_rows import read_token_rows
 from training import layout
@@ -47,46 +47,63 @@ def reference(store: Store, tokens: Manifest, model: Manifest, config: Reference
         )
 
     def build(work: Workspace) -> dict[str, int]:
-        model_type = json.loads(model.path("model/config.json").read_text(encoding="utf-8"))["model_type"]
-        # The bytes of weights and config, not their names or shapes: under ZeRO-3 all shapes are empty.
-        files = {
-            name: file.sha256 for name, file in model.files.items() if name.endswith((".safetensors", "config.json"))
-        }
-        space = {"files": files, "layout": layout.layout_tag(model_type, precision)}
-        if precision == "bf16":
-            space["tokens_per_pack"] = train.tokens_per_pack
-        known = LogpStore.of(store.work_dir, space)
-        counts = {"train": 0, "held_out": 0, "found": 0, "scored": 0}
-        for split in SPLITS:
-            found, scored = _score_split(work, known, model.path("model"), tokens.path(split), split, precision, train)
-            counts |= {split: found + scored, "found": counts["found"] + found, "scored": counts["scored"] + scored}
-        work.message(f"{counts['scored']} pairs scored, {counts['found']} found")
-        return counts
+        known = LogpStore.of(store.work_dir, _space(model, precision, train))
+        before = known.read()
+        rows = {split: _keyed(tokens.path(split)) for split in SPLITS}
+        new = {split: _unknown(frame, before) for split, frame in rows.items()}
+        outs = {split: work.partial / f"{split}.parquet" for split in SPLITS}
+        sets = [
+            Wanted(tokens.path(split), outs[split], new[split]["row"].to_list())
+            for split in SPLITS
+            if new[split].height
+        ]
+        if sets:
+            score_all(
+                work, model.path("model"), sets, precision=precision, ranks=train.ranks,
+                tokens_per_pack=train.tokens_per_pack,
+            )  # fmt: skip
+        fresh = [
+            new[split].join(pl.read_parquet(outs[split]), on="pair_id", how="left", maintain_order="left")
+            for split in SPLITS if new[split].height
+        ]  # fmt: skip
+        for frame in fresh:
+            known.add(frame)
+        values = pl.concat([before, *(frame.select(before.columns) for frame in fresh)]).unique("key", keep="first")
+        for split, frame in rows.items():
+            joined = frame.join(values, on="key", how="left", maintain_order="left")
+            logps = joined.select("pair_id", ref_chosen_logps="chosen_logps", ref_rejected_logps="rejected_logps")
+            logps.write_parquet(work.folder / f"{split}.parquet")
+        counts = {split: frame.height for split, frame in rows.items()}
+        scored = sum(frame.height for frame in fresh)
+        work.message(f"{scored} pairs scored, {sum(counts.values()) - scored} found")
+        return counts | {"scored": scored, "found": sum(counts.values()) - scored}
 
     identity = {"precision": precision, "layout": layout.VERSION}
     return store.stage("reference", VERSION, identity, {"tokenize": tokens, "model": model}, build)
 
 
-def _score_split(
-    work: Workspace, known: LogpStore, model: Path, rows: Path, split: str, precision: Precision, train: TrainConfig
-) -> tuple[int, int]:
-    """Write one split's log-probs; how many pairs were found and how many scored."""
-    frame = read_token_rows(rows)
-    wanted = frame.select("pair_id", pair_keys(frame)).with_row_index("row")
-    before = known.read()
-    new = wanted.join(before, on="key", how="anti").unique("key", keep="first").sort("row")
-    if new.height:
-        out = work.partial / f"{split}.parquet"
-        score(
-            work, model, rows, out, precision=precision, ranks=train.ranks,
-            tokens_per_pack=train.tokens_per_pack if precision == "bf16" else None,
-            only=new.get_column("row").to_list(),
-        )  # fmt: skip
-        fresh = new.join(pl.read_parquet(out), on="pair_id", how="left", maintain_order="left")
-        known.add(fresh)
-        before = pl.concat([before, fresh.select(before.columns)])
-    values = wanted.join(before, on="key", how="left", maintain_order="left")
-    values.select(
-        "pair_id", ref_chosen_logps="chosen_logps", ref_rejected_logps="rejected_logps"
-    ).write_parquet(work.folder / f"{split}.parquet")  # fmt: skip
-    return frame.height - new.height, new.height
+def _space(model: Manifest, precision: Precision, train: TrainConfig) -> dict[str, object]:
+    """What a log-prob depends on beside the token ids."""
+    # The bytes of weights and config, not names or shapes: under ZeRO-3 all shapes are empty.
+    files = {
+        name: file.sha256 for name, file in model.files.items()
+        if name.endswith(".safetensors") or name == "model/config.json"
+    }  # fmt: skip
+    model_type = json.loads(model.path("model/config.json").read_text(encoding="utf-8"))["model_type"]
+    space: dict[str, object] = {"files": files, "layout": layout.layout_tag(model_type, precision)}
+    if precision == "bf16":
+        space |= {"tokens_per_pack": train.tokens_per_pack}
+    return space
+
+
+def _keyed(folder: Path) -> pl.DataFrame:
+    """`row, pair_id, key` of every token row."""
+    rows = read_token_rows(folder)
+    return rows.select(pl.int_range(pl.len()).alias("row"), "pair_id").with_columns(pair_keys(rows))
+
+
+def _unknown(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """The rows that must be scored; of rows with the same ids the first."""
+    return rows.join(known, on="key", how="anti", maintain_order="left").unique(
+        "key", keep="first", maintain_order=True
+    )

@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,7 @@ from tasks.ranks import run_ranks
 from tasks.store import Workspace
 from tasks.token_rows import read_token_rows
 from training.config import Precision
-from training.jobs import ScoreJob
+from training.jobs import RowSet, ScoreJob
 
 # In bf16 a value depends on what it is packed with, so that a policy trained in packs wants a reference scored in
 # packs; in fp32 it does not beyond 1e-6, and a pair alone has the same bits in every sample.
@@ -31,52 +31,85 @@ PARTS_SCHEMA: Final = pl.Schema(
 _RANK_PAIRS: Final = 16  # fewer pairs than these are scored before another rank has loaded the model
 
 
+class Wanted(NamedTuple):
+    """What is to be scored: rows, the file for their log-probs, and which of them (None: all)."""
+
+    rows: Path
+    out: Path
+    only: Sequence[int] | None = None
+
+
 def score(
     work: Workspace, model: Path, rows: Path, out: Path, *, precision: Precision, ranks: int,
-    tokens_per_pack: int | None, only: Sequence[int] | None = None,
+    tokens_per_pack: int | None,
 ) -> dict[str, int]:  # fmt: skip
-    """Score the rows (or those numbered in `only`) under `model` and write them to `out`.
+    """`score_all` for one set of rows."""
+    return score_all(
+        work, model, [Wanted(rows, out)], precision=precision, ranks=ranks, tokens_per_pack=tokens_per_pack
+    )
 
-    What an interrupted scoring has done is found again in the work folder's partial. Returns counts: `scored` pairs
-    and the `tokens` of their completions.
+
+def score_all(
+    work: Workspace, model: Path, sets: Sequence[Wanted], *, precision: Precision, ranks: int,
+    tokens_per_pack: int | None,
+) -> dict[str, int]:  # fmt: skip
+    """Score the rows of every set under `model` and write each set to its file.
+
+    What an interrupted scoring has done is found again in the partial folder. A file whose set holds no row is
+    written too. Returns counts: `scored` pairs and the `tokens` of their completions.
 
     Raises StageFailed (or TransientStageFailure) naming the log, or the pair whose log-prob is not a finite number.
     """
-    pair_ids = read_token_rows(rows).get_column("pair_id")
-    wanted = list(range(len(pair_ids))) if only is None else list(only)
-    folder = work.partial / f"scoring-{out.stem}"
-    parts = folder / "parts"
-    _forget_if_other(folder, {"model": _stamp(model), "rows": _stamp(rows), "precision": precision})
-    done = _read_parts(parts)
-    missing = sorted(set(wanted) - set(done.get_column("row")))
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "only.npy", np.array(missing, dtype=np.int64))
-        packed = tokens_per_pack or (BF16_TOKENS_PER_PACK if precision == "bf16" else None)
-        job = ScoreJob(model, rows, folder / "only.npy", parts, folder, precision, packed)
-        job.write(folder / "job.json")
+    folder = work.partial / "scoring"
+    inputs = {"model": _stamp(model), "rows": [_stamp(one.rows) for one in sets], "precision": precision}
+    _forget_if_other(folder, inputs)
+    open_sets: list[RowSet] = []
+    left = 0
+    for one in sets:
+        done = set(_read_parts(_parts(folder, one)).get_column("row"))
+        if missing := sorted(set(_numbers(one)) - done):
+            only = folder / f"{one.out.stem}.npy"
+            np.save(only, np.array(missing, dtype=np.int64))
+            open_sets.append(RowSet(one.rows, only, _parts(folder, one)))
+            left += len(missing)
+    if open_sets:
+        packed = tokens_per_pack or BF16_TOKENS_PER_PACK if precision == "bf16" else None
+        ScoreJob(model, tuple(open_sets), folder, precision, packed).write(folder / "job.json")
         outcome = run_ranks(
             work, "training.score", folder / "job.json", folder,
-            ranks=max(1, min(ranks, len(missing) // _RANK_PAIRS)), log_file=folder / "score.log",
+            ranks=max(1, min(ranks, left // _RANK_PAIRS)), log_file=folder / "score.log",
         )  # fmt: skip
-        work.provenance |= {f"scoring_{out.stem}": outcome.facts}
-        done = _read_parts(parts)
-    scored = done.filter(pl.col("row").is_in(wanted)).sort("row")
-    if scored.height != len(wanted):
-        raise StageFailed(
-            f"{work.stage}: {len(wanted) - scored.height} pairs were not scored (log: {folder}/score.log)"
-        )
+        work.provenance |= {"scoring": outcome.facts}
+    counts = {"scored": 0, "tokens": 0}
+    for one in sets:
+        frame = _collected(work, one, _read_parts(_parts(folder, one)), model)
+        frame.write_parquet(one.out)
+        counts["scored"] += frame.height
+        counts["tokens"] += sum(int(frame.get_column(f"{side}_tokens").sum()) for side in ("chosen", "rejected"))
+    return counts
+
+
+def _collected(work: Workspace, one: Wanted, parts: pl.DataFrame, model: Path) -> pl.DataFrame:
+    """The log-probs of one set in the order of its rows, all there and finite."""
+    wanted = pl.DataFrame({"row": _numbers(one)}, schema={"row": pl.Int64})
+    scored = wanted.join(parts, on="row", how="left", maintain_order="left")
+    pair_ids = read_token_rows(one.rows).get_column("pair_id")
     scored = scored.select(pair_ids.gather(scored.get_column("row")), *PARTS_SCHEMA.names()[1:])
-    bad = scored.filter(~pl.all_horizontal(pl.col("chosen_logps", "rejected_logps").is_finite()))
+    bad = scored.filter(~pl.all_horizontal(pl.col("chosen_logps", "rejected_logps").is_finite().fill_null(False)))
     if bad.height:
-        first = bad.row(0, named=True)["pair_id"]
         raise StageFailed(
-            f"{work.stage}: the log-prob of pair {first} under {model} is not a finite number, nor are those of "
-            f"{bad.height - 1} other pairs; look for broken weights"
+            f"{work.stage}: under {model} the log-probs of {bad.height} of {scored.height} pairs are not finite, "
+            f"the first of them those of pair {bad['pair_id'][0]}; look for broken weights"
         )
-    scored.write_parquet(out)
-    tokens = int(scored.select(pl.col("chosen_tokens").sum() + pl.col("rejected_tokens").sum()).item() or 0)
-    return {"scored": scored.height, "tokens": tokens}
+    return scored
+
+
+def _numbers(one: Wanted) -> list[int]:
+    return list(range(read_token_rows(one.rows).height)) if one.only is None else list(one.only)
+
+
+def _parts(folder: Path, one: Wanted) -> Path:
+    return folder / f"{one.out.stem}-parts"
 
 
 def _read_parts(parts: Path) -> pl.DataFrame:

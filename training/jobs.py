@@ -55,15 +55,22 @@ class TrainJob:
 
 
 @dataclass(frozen=True)
+class RowSet:
+    """Token rows to score, and where."""
+
+    rows: Path
+    only: Path
+    """A .npy of the row numbers to score."""
+    parts: Path
+    """Folder for part files: row, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens."""
+
+
+@dataclass(frozen=True)
 class ScoreJob:
     """One scoring: log-probs of token rows under a model."""
 
     model: Path
-    rows: Path
-    only: Path | None
-    """A .npy of the row numbers to score; None scores all."""
-    parts: Path
-    """Folder for part files: row, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens."""
+    sets: tuple[RowSet, ...]
     folder: Path
     """What training/status.py writes."""
     precision: Precision
@@ -79,11 +86,8 @@ class ScoreJob:
         """The job in `path`; TrainerError of kind `recipe` when it is not one."""
         raw = _read(path)
         try:
-            return cls(
-                model=Path(raw["model"]), rows=Path(raw["rows"]),
-                only=None if raw["only"] is None else Path(raw["only"]), parts=Path(raw["parts"]),
-                folder=Path(raw["folder"]), precision=raw["precision"], tokens_per_pack=raw["tokens_per_pack"],
-            )  # fmt: skip
+            sets = tuple(RowSet(Path(one["rows"]), Path(one["only"]), Path(one["parts"])) for one in raw["sets"])
+            return cls(Path(raw["model"]), sets, Path(raw["folder"]), raw["precision"], raw["tokens_per_pack"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrainerError("recipe", f"{path} is not a scoring job: {error}") from error
 

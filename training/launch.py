@@ -60,7 +60,7 @@ class RanksFailed(Exception):
 
 
 def launch(
-    module: Literal["training.run", "training.score"],
+    module: str,
     job: Path,
     folder: Path,
     *,
@@ -155,7 +155,7 @@ def _watch(
     """Return when all ranks have ended, or one has failed and the others had time to say so: the first to fail."""
     last: Progress | None = None
     heard = time.monotonic()
-    while any(process.poll() is None for process in processes):
+    while _alive(processes):
         if first := _failed(processes):
             _wait(processes, _GRACE_SECONDS)
             for process in processes:  # they wait for the dead one and would not see a request to stop
@@ -179,6 +179,10 @@ def _watch(
     return _failed(processes)
 
 
+def _alive(processes: list[subprocess.Popen[bytes]]) -> bool:
+    return None in [process.poll() for process in processes]  # a list: every one of them is asked
+
+
 def _failed(processes: list[subprocess.Popen[bytes]]) -> list[int]:
     return [rank for rank, process in enumerate(processes) if process.returncode not in (None, 0, EXIT_STOPPED)]
 
@@ -199,7 +203,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+    while _alive(processes) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
 
 

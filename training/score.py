@@ -25,7 +25,7 @@ PART_COLUMNS: Final = ("row", "chosen_logps", "rejected_logps", "chosen_tokens",
 
 
 def score(job: ScoreJob, stop: Stop) -> Outcome:
-    """Score this rank's packs and write them to `job.parts`."""
+    """Score this rank's packs and write them as part files."""
     import numpy as np
     import torch
 
@@ -36,29 +36,26 @@ def score(job: ScoreJob, stop: Stop) -> Outcome:
 
     rank, ranks = this_rank(), world_size()
     device = rank_device()
-    rows = load_rows(job.rows)
-    wanted: list[int] = list(range(len(rows))) if job.only is None else np.load(job.only).tolist()
-    packs = list(_packs(rows, wanted, job.tokens_per_pack))[rank::ranks]
     model = load_model(job.model, precision=job.precision, device=device)
     model.eval()
-    job.parts.mkdir(parents=True, exist_ok=True)
-
-    done, held, since = 0, _Part(job.parts), time.monotonic()
-    write_progress(job.folder, rank, Progress(0, len(wanted), "pairs"))
-    for numbers in packs:
-        pack = make_pack([rows[number] for number in numbers], range(len(numbers))).to(device)
-        with torch.inference_mode():
-            logps = pack_logps(model, pack)
-        values = [logps.chosen.tolist(), logps.rejected.tolist(), *(side.tolist() for side in pack.completions)]
-        held.add(numbers, values)
-        done += len(numbers)
-        if stop.asked or time.monotonic() - since > PART_SECONDS:
-            held.write()
-            since = time.monotonic()
-        write_progress(job.folder, rank, Progress(done, len(wanted), "pairs"))
-        if stop.asked:
-            return Outcome("stopped", done)
-    held.write()
+    wanted = [(one, load_rows(one.rows), np.load(one.only).tolist()) for one in job.sets]
+    total, done = sum(len(numbers) for _, _, numbers in wanted), 0
+    write_progress(job.folder, rank, Progress(done, total, "pairs"))
+    for one, rows, numbers in wanted:
+        part, since = _Part(one.parts), time.monotonic()
+        for members in list(_packs(rows, numbers, job.tokens_per_pack))[rank::ranks]:
+            pack = make_pack([rows[member] for member in members], range(len(members))).to(device)
+            with torch.inference_mode():
+                logps = pack_logps(model, pack)
+            part.add(members, [side.tolist() for side in (*logps, *pack.completions)])
+            done += len(members)
+            write_progress(job.folder, rank, Progress(done, total, "pairs"))
+            if stop.asked or time.monotonic() - since > PART_SECONDS:
+                part.write()
+                since = time.monotonic()
+            if stop.asked:
+                return Outcome("stopped", done)
+        part.write()
     facts = {"ranks": ranks, "threads": torch.get_num_threads(), "precision": job.precision, "device": device.type}
     return Outcome("finished", done, facts)
 
@@ -84,6 +81,7 @@ class _Part:
     """Scored rows that are not on the disk yet."""
 
     def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._columns: list[list[float]] = [[] for _ in PART_COLUMNS]
 
