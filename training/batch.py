@@ -113,7 +113,8 @@ def pack_batch(rows: Sequence[TokenRow], tokens_per_pack: int, ranks: int) -> li
     weight 0 fill up where there are fewer packs than ranks need.
     """
     tokens = [row.tokens for row in rows]
-    micro_steps = max(1, math.ceil(sum(tokens) / (tokens_per_pack * ranks)))
+    # From the fewest packs that could hold all tokens, or one a pair where even that is too much for the budget.
+    micro_steps = math.ceil(min(sum(tokens) / tokens_per_pack, len(rows)) / ranks)
     bins = _fill(tokens, ranks * micro_steps)
     while any(len(held) > 1 and sum(tokens[i] for i in held) > tokens_per_pack for held in bins):
         micro_steps += 1

@@ -102,6 +102,7 @@ def test_packs_hold_every_pair_once_within_the_budget_and_as_many_on_every_rank(
             assert parts == rows[pair][1:]
     for pack in (pack for row in packs for pack in row if not pack.weight):
         assert pack.tokens == 3
+    assert len(packs[0]) <= -(-len(rows) // ranks)  # never more forward passes than one a pair
 
 
 @given(lengths, st.integers(1, 150), st.integers(1, 8))

@@ -1,0 +1,72 @@
+"""Whole trainings: the same losses as TRL, and the same update however a batch is packed and shared out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.trl_peer import train_with_trl
+from tests.training.pairs import made_up_rows
+from tests.training.plain_loop import accumulate, reference_logps, train
+from training.batch import batch_indices
+from training.config import TrainConfig
+from training.forward import load_model
+from training.losses import PairLogps
+
+STEPS = 20
+# A rate at which the loss of the tiny model moves; a warm-up of four steps, clipping that bites.
+CONFIG = TrainConfig(precision="fp32", learning_rate=2e-3, batch_size=4, warmup_ratio=0.2, tokens_per_pack=120)
+
+
+@pytest.mark.parametrize(("loss", "beta"), [("sigmoid", 0.1), ("dpo_norm", 2.0), ("ipo", 0.5)])
+def test_twenty_steps_give_the_losses_and_gradient_norms_of_trl(
+    loss: str, beta: float, tiny_llama: Path, tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    lengths = [tuple(int(n) for n in torch.randint(1, 25, (3,), generator=generator)) for _ in range(STEPS * 4)]
+    rows = made_up_rows(lengths, seed=6)
+    config = CONFIG.model_copy(update={"loss": loss, "beta": beta})
+    ordered = [rows[i] for step in range(STEPS) for i in batch_indices(len(rows), 4, 7, step)]
+
+    ours = train(load_model(tiny_llama, precision="fp32", device="cpu"), rows, config, seed=7, steps=STEPS)
+    theirs = train_with_trl(tiny_llama, ordered, config, work=tmp_path, micro_batch=2, precompute=loss != "ipo")
+
+    assert max(ours.losses) - min(ours.losses) > 0.05  # it did train
+    assert max(ours.grad_norms) > 1 if loss == "sigmoid" else True  # and was clipped
+    assert ours.losses == pytest.approx(theirs.losses, abs=1e-5)
+    assert ours.grad_norms == pytest.approx(theirs.grad_norms, rel=1e-4)
+
+
+def test_the_first_loss_is_ln_2(tiny_llama: Path) -> None:
+    run = train(load_model(tiny_llama, precision="fp32", device="cpu"), made_up_rows(), CONFIG, seed=0, steps=1)
+    assert run.losses[0] == pytest.approx(0.6931472, abs=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_reference_in_other_packs_leaves_the_first_loss_where_it_is(precision: str, tiny_llama: Path) -> None:
+    model = load_model(tiny_llama, precision=precision, device="cpu")
+    rows = made_up_rows()
+    apart = CONFIG.model_copy(update={"tokens_per_pack": 1})
+    reference = reference_logps(model, rows, apart)
+    together = accumulate(model, rows, reference, CONFIG.model_copy(update={"tokens_per_pack": 5000}))
+    tolerance = 1e-6 if precision == "fp32" else 5e-3
+    assert together["loss"] == pytest.approx(0.6931472, abs=tolerance)
+
+
+def test_packs_and_ranks_change_the_update_by_rounding_only(tiny_llama: Path) -> None:
+    rows = made_up_rows()
+    model = load_model(tiny_llama, precision="fp32", device="cpu")
+    reference = reference_logps(model, rows, CONFIG)
+    # Away from ln 2, so that a wrong weight of a pair shows.
+    reference = PairLogps(reference.chosen - torch.linspace(-20, 20, 8), reference.rejected)
+    updates = []
+    for tokens, ranks in [(5000, 1), (1, 1), (120, 1), (60, 2), (1, 3), (300, 4)]:
+        model.zero_grad()
+        metrics = accumulate(model, rows, reference, CONFIG.model_copy(update={"tokens_per_pack": tokens}), ranks)
+        grads = torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).double()
+        updates.append((metrics, grads))
+    (expected, grad), *others = updates
+    assert grad.norm() > 0
+    for metrics, other in others:
+        assert metrics == pytest.approx(expected, rel=1e-6, abs=1e-5)
+        assert (other - grad).norm() <= 1e-6 * grad.norm()
