@@ -10,8 +10,8 @@ from typing import Any, Final
 from tasks.attribution import author_url, post_url
 from tasks.data_summary import QUANTILES
 from tasks.escaping import as_markdown, as_markdown_block, excerpt
-from tasks.figures import NOTHING, number, percent, setting
-from tasks.model_card import source_row, table
+from tasks.figures import number, percent, setting
+from tasks.model_card import funnel_table, source_row, table
 from tasks.story import Story
 
 EXCERPT: Final = 1200  # characters of a text shown
@@ -36,12 +36,10 @@ def data_card(story: Story, plots: Sequence[str]) -> str:
         f"{number(summary.pairs)} pairs of answers to {number(summary.questions)} questions. Two answers to one "
         f"question make a pair; the one that ranks higher under the rule `{as_markdown(str(pair.get('rule', 'pm')))}` "
         f"is chosen, and ties are dropped. At most {setting(pair.get('max_pairs_per_question'))} pairs a question.\n",
-        "## From posts to pairs\n\n" + table(("step", "left", "lost on the way"), [
-            (step.label, number(step.left),
-             ", ".join(f"{as_markdown(why)} {number(count)}" for why, count in step.lost.items()) or NOTHING)
-            for step in story.steps
-        ]),
-        "## Sources\n\n" + table(("source", "counts", "checksum"), [source_row(source) for source in story.sources]),
+        "## From posts to pairs\n\n" + funnel_table(story),
+        "## Sources\n\n" + table(
+            ("source", "counts", "checksum"), [source_row(source) for source in story.sources], numbers=False
+        ),
         "## Sites, years, votes\n\n" + _counts(story),
         "## Lengths\n\n" + table(
             ("length", *(f"{level:.0%}" for level in QUANTILES)),

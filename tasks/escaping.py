@@ -10,7 +10,9 @@ from typing import Final
 
 import polars as pl
 
-_PUNCTUATION: Final = re.compile(r"([!\"#$%'()*+,\-./:;=?@\[\\\]^_`{|}~])")
+# What means something inside a line of Markdown, tables and mathematics included; and what makes a bare address a link.
+_MARKUP: Final = re.compile(r"([\\`*_\[\]|~$!])")
+_ADDRESS: Final = re.compile(r"(?i)\b(https?|ftp|mailto|xmpp)(:)|\b(www)(\.)")
 # What a spreadsheet may take for the beginning of a formula, full-width forms included (OWASP, "CSV Injection").
 _FORMULA: Final = r"^[=+\-@＝＋－＠]"
 # Control characters, line and paragraph separators, and what turns the direction of text around.
@@ -25,8 +27,8 @@ def one_line(text: str) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """`text` as one line of Markdown that renders as exactly these letters, in a table too."""
-    escaped = _PUNCTUATION.sub(r"\\\1", one_line(text))
+    """`text` as part of a line of Markdown (not its beginning) that renders as these letters, in a table too."""
+    escaped = _ADDRESS.sub(r"\1\3\\\2\4", _MARKUP.sub(r"\\\1", one_line(text)))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

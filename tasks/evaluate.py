@@ -13,11 +13,12 @@ import polars as pl
 from pydantic import Field, PositiveInt
 
 from tasks.config import StageConfig
-from tasks.held_out import facts_of, joined, token_lengths
+from tasks.held_out import check_pairs, facts_of, joined, token_lengths
 from tasks.ingest import SourceConfig
 from tasks.manifest import Manifest
 from tasks.metrics import ROWS_SCHEMA, margins, metrics, no_metrics
 from tasks.plots import draw_evaluation
+from tasks.scoring import score
 from tasks.store import Store, Workspace, write_text
 from training.config import TrainConfig
 
@@ -50,17 +51,17 @@ def evaluate(
             found = no_metrics(
                 f"none of the {kept} held-out pairs has token rows"
                 if kept
-                else "sample.held_out is 0: nothing to judge by"
+                else "sample.held_out is 0: no pair to judge by"
             )
         else:
-            from tasks.scoring import score
-
+            referred = pl.read_parquet(reference.path("held_out.parquet"))
+            check_pairs(lengths, referred, "reference")  # before the long part
             scored = work.partial / "policy.parquet"
             score(
                 work, trained.path("model"), tokens.path("held_out"), scored,
                 precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
             )  # fmt: skip
-            rows = joined(lengths, pl.read_parquet(scored), pl.read_parquet(reference.path("held_out.parquet")))
+            rows = joined(lengths, pl.read_parquet(scored), referred)
             rows = rows.with_columns(margins(rows, train.beta)).select(ROWS_SCHEMA.names())
             facts = facts_of(sampled.path("held_out.parquet"), rows, lengths)
             found = metrics(facts, beta=train.beta, times=config.bootstrap, seed=seed)

@@ -27,6 +27,11 @@ def number(value: int | float | None) -> str:
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
 
 
+def words(count: str) -> str:
+    """The name of a count as words: `dropped.same_text` as "same text"."""
+    return (count.partition(".")[2] or count).replace("_", " ")
+
+
 def setting(value: Any) -> str:
     """A recipe's value in the form of the original's card: 5e-07, (0.9, 0.999), null as "none"."""
     if value is None:

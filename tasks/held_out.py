@@ -56,21 +56,26 @@ def token_lengths(rows: Path, max_length: int | None) -> pl.DataFrame:
     return frame.select(pl.col(name).cast(kind) for name, kind in schema.items())
 
 
+def check_pairs(lengths: pl.DataFrame, scores: pl.DataFrame, whose: str) -> None:
+    """Raise StageFailed unless `scores` names every pair of `lengths`, and none twice."""
+    ids = scores.get_column("pair_id")
+    if ids.n_unique() != len(ids):
+        raise StageFailed(f"evaluate: the {whose}'s log-probs name pair {ids.filter(ids.is_duplicated())[0]} twice")
+    missing = lengths.join(scores, on="pair_id", how="anti", maintain_order="left")
+    if missing.height:
+        raise StageFailed(
+            f"evaluate: {missing.height} of {lengths.height} held-out pairs have no log-probs of the {whose}, "
+            f"the first of them {missing['pair_id'][0]}; score them again with --force"
+        )
+
+
 def joined(lengths: pl.DataFrame, policy: pl.DataFrame, reference: pl.DataFrame) -> pl.DataFrame:
     """The log-probs of both models beside the token lengths, in the order of the token rows.
 
     Raises StageFailed where a pair has no log-probs, more than one, other lengths, no token, or no finite number.
     """
-    for what, scores in (("policy's", policy), ("reference's", reference)):
-        ids = scores.get_column("pair_id")
-        if ids.n_unique() != len(ids):
-            raise StageFailed(f"evaluate: the {what} log-probs name pair {ids.filter(ids.is_duplicated())[0]} twice")
-        missing = lengths.join(scores, on="pair_id", how="anti", maintain_order="left")
-        if missing.height:
-            raise StageFailed(
-                f"evaluate: {missing.height} of {lengths.height} held-out pairs have no {what} log-probs, "
-                f"the first of them {missing['pair_id'][0]}; score them again with --force"
-            )
+    check_pairs(lengths, policy, "policy")
+    check_pairs(lengths, reference, "reference")
     rows = lengths.select("pair_id", seen_chosen="chosen_tokens", seen_rejected="rejected_tokens")
     rows = rows.join(policy, on="pair_id", how="left", maintain_order="left")
     rows = rows.join(reference, on="pair_id", how="left", maintain_order="left")

@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 
 from tasks.escaping import as_markdown
-from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, number, percent, setting
+from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, number, percent, setting, words
 from tasks.story import Source, Story
 from tasks.template import ASSISTANT, USER
 
@@ -20,17 +20,18 @@ ORIGINAL: Final[dict[str, Any]] = {
     "warmup_ratio": 0.1, "epochs": 3, "beta": 0.1, "loss": "sigmoid", "label_smoothing": 0.0, "weight_decay": 0.0,
     "max_grad_norm": 1.0, "precision": "bf16",
 }  # fmt: skip
+PICTURE: Final = "accuracy.png"
 ORIGINAL_LENGTH: Final = 4096
 ORIGINAL_PAIRS: Final = 60_908
 
 
-def model_card(story: Story) -> str:
-    """The whole README.md."""
+def model_card(story: Story, *, picture: bool) -> str:
+    """The whole README.md; `picture` says whether the file PICTURE lies beside it."""
     parts = [
         f"---\n{_metadata(story)}---\n",
         f"# {as_markdown(story.name)}\n",
         _introduction(story),
-        "## Results\n\n" + _results(story),
+        "## Results\n\n" + _results(story, picture),
         "## How to use\n\n" + _usage(story),
         "## Training\n\n" + _training(story),
         "## Data\n\n" + _data(story),
@@ -41,9 +42,9 @@ def model_card(story: Story) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A Markdown table; the cells must be Markdown already. Every column but the first is set to the right."""
-    rule = "|---|" + "---:|" * (len(head) - 1)
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, numbers: bool = True) -> str:
+    """A Markdown table; the cells must be Markdown already. With `numbers` all columns but the first are set right."""
+    rule = "|---|" + ("---:|" if numbers else "---|") * (len(head) - 1)
     return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
@@ -111,11 +112,12 @@ def _verdict(story: Story) -> str:
     )
 
 
-def _results(story: Story) -> str:
+def _results(story: Story, picture: bool) -> str:
     if not story.evaluated:
         return f"Not evaluated: {as_markdown(str(story.metrics.get('reason')))}.\n"
     found = story.metrics
-    said = (
+    said = f"![What decides, and how often it is right]({PICTURE})\n\n" if picture else ""
+    said += (
         f"{number(found['pairs'])} held-out pairs of {number(found['questions'])} questions that training never saw. "
         "A pair is right when the margin beta × ((chosen − reference's chosen) − (rejected − reference's rejected)) "
         "of summed log-probs is above 0; a tie is wrong. A rule that cannot tell counts one half. Intervals are 95 % "
@@ -187,17 +189,24 @@ def _training(story: Story) -> str:
 
 
 def _data(story: Story) -> str:
-    rows = [
-        (step.label, number(step.left),
-         ", ".join(f"{as_markdown(reason)} {number(count)}" for reason, count in step.lost.items()) or NOTHING)
-        for step in story.steps
-    ]  # fmt: skip
-    said = table(("step", "left", "lost on the way"), rows)
-    said += "\n" + table(("source", "counts", "checksum"), [source_row(source) for source in story.sources])
+    said = funnel_table(story)
+    said += "\n" + table(
+        ("source", "counts", "checksum"), [source_row(source) for source in story.sources], numbers=False
+    )
     return said + (
         "\nThe data card, `data_card.md` beside this folder, has lengths, votes, years, licences and examples; "
         "`train_pair_ids.txt` names every training pair.\n"
     )
+
+
+def funnel_table(story: Story) -> str:
+    """From posts to training pairs, as a Markdown table."""
+    rows = [
+        (step.label, number(step.left),
+         ", ".join(f"{as_markdown(words(reason))} {number(count)}" for reason, count in step.lost.items()) or NOTHING)
+        for step in story.steps
+    ]  # fmt: skip
+    return table(("step", "left", "left out on the way"), rows)
 
 
 def source_row(source: Source) -> tuple[str, str, str]:
@@ -249,5 +258,5 @@ def _lineage(story: Story) -> str:
     return (
         f"Start model: {as_markdown(story.base)}{revision}. Digest of the weights' files: `{weights}`. `lineage.json` "
         "has every stage with its settings, counts and inputs, from the checksum of each source on.\n\n"
-        + table(("stage", "made of", "content"), stages)
+        + table(("stage", "fingerprint", "content"), stages, numbers=False)
     )

@@ -22,7 +22,7 @@ from tasks.config import StageConfig
 from tasks.data_card import data_card
 from tasks.lineage import in_order, portable
 from tasks.manifest import Manifest
-from tasks.model_card import model_card
+from tasks.model_card import PICTURE, model_card
 from tasks.report import report
 from tasks.store import Store, Workspace, write_text
 from tasks.story import gather
@@ -60,9 +60,12 @@ def publish(
         write_text(work.folder / "lineage.json", json.dumps(story.lineage, indent=1, ensure_ascii=False) + "\n")
         write_text(work.folder / "train_pair_ids.txt", "".join(f"{pair_id}\n" for pair_id in story.train_ids))
         weights = take_over(stages["train"].path("model"), work.folder / "model")
-        write_text(work.folder / "model" / "README.md", model_card(story))
+        picture = stages["evaluate"].path("plots") / PICTURE
+        if picture.exists():
+            shutil.copyfile(picture, work.folder / "model" / PICTURE)
+        write_text(work.folder / "model" / "README.md", model_card(story, picture=picture.exists()))
         return {"pairs": story.summary.pairs, "questions": story.summary.questions, "posts": story.posts.height,
-                "files": len(weights) + 1}  # fmt: skip
+                "files": len(weights) + 1 + picture.exists()}  # fmt: skip
 
     inputs = {**stages, **{f"source.{place}": source for place, source in enumerate(in_order(sources))}}
     return store.stage("publish", VERSION, config.identity() | {"recipe": shown}, inputs, build)

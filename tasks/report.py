@@ -13,7 +13,7 @@ from tasks.attribution import author_url, post_url
 from tasks.data_card import SHARES
 from tasks.data_summary import QUANTILES
 from tasks.escaping import as_html, excerpt, one_line
-from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, number, percent, setting
+from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, number, percent, setting, words
 from tasks.story import Example, Source, Story
 
 SHOWN: Final = 3000  # characters of a text in an example
@@ -128,7 +128,7 @@ def _funnel(story: Story) -> str:
     for step in story.steps:
         most = max(other.left for other in story.steps if (other.stage == "ingest") == (step.stage == "ingest"))
         width = 100 * step.left / most if most else 0
-        lost = ", ".join(f"{as_html(reason)} {number(count)}" for reason, count in step.lost.items())
+        lost = ", ".join(f"{as_html(words(reason))} {number(count)}" for reason, count in step.lost.items())
         rows.append(
             f'<li><div class="row"><span>{as_html(step.label)}</span><b>{number(step.left)}</b></div>'
             f'<div class="bar"><i style="width:{width:.2f}%"></i></div>'

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from tasks.dedupe import DedupeConfig, dedupe
+from tasks.evaluate import EvaluateConfig, evaluate
 from tasks.manifest import Manifest
 from tasks.model import start_model
 from tasks.pairs import PAIR_SCHEMA
@@ -132,6 +133,22 @@ def run_until_train(tiny_model: Path) -> Callable[..., Run]:
         return Run(store, stages, [source], recipe, config)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(run_until_train: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run up to and with evaluate; tests read it and leave it as it is."""
+    run = run_until_train(tmp_path_factory.mktemp("finished"))
+    run.stages["evaluate"] = judge(run)
+    return run
+
+
+def judge(run: Run) -> Manifest:
+    """The evaluate stage of a run."""
+    return evaluate(
+        run.store, run.stages["train"], run.stages["tokenize"], run.stages["reference"], run.stages["sample"],
+        EvaluateConfig(bootstrap=50), run.train, 42,
+    )  # fmt: skip
 
 
 def _reference(store: Store, tokens: Manifest, model: Manifest) -> Manifest:

@@ -196,7 +196,7 @@ def test_a_model_as_sure_as_it_is_right_has_no_calibration_error() -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda scores: scores.head(2), "1 of 3 held-out pairs have no policy's log-probs, the first of them c"),
+        (lambda scores: scores.head(2), "1 of 3 held-out pairs have no log-probs of the policy, the first of them c"),
         (lambda scores: pl.concat([scores, scores.head(1)]), "name pair a twice"),
         (
             lambda scores: scores.with_columns(chosen_logps=pl.Series([-1.0, math.nan, -1.0])),
