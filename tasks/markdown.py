@@ -11,7 +11,7 @@ from html import unescape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from html_to_markdown import ConversionOptions
+    from html_to_markdown._html_to_markdown import ConversionOptions as NativeOptions
 
 # A stand-in is a number between two of one of these characters; a post that has the first is given the next.
 _MARKS: Final = [chr(code) for code in range(0xE0A0, 0xE0E0)]  # private use
@@ -24,7 +24,8 @@ _AWAY: Final = re.compile(
     r"|\\+",
     re.DOTALL,
 )
-_LONGEST_TAG: Final = re.compile(r"<[^<>]{50000}")  # the library takes quadratic time over the attributes of one tag
+_LONGEST_ATTRIBUTES: Final = 50_000  # characters of one tag; the library takes quadratic time over them
+_LONG_TAG: Final = re.compile(f"<[^<>]{{{_LONGEST_ATTRIBUTES}}}")
 _LONGEST_MATHS: Final = 200_000  # characters of a post; no true one has more, and the search could take long
 
 
@@ -38,20 +39,24 @@ class Converted(NamedTuple):
 
 def to_markdown(html: str, site: str) -> Converted:
     """The Markdown of a post of `site`, stripped. Links relative to the site are made absolute, code is left alone."""
-    from html_to_markdown import convert
+    # The library's Python face makes its options anew for each text, which takes longer than converting it.
+    from html_to_markdown._html_to_markdown import convert
     from html_to_markdown.exceptions import ConversionError
 
-    if _LONGEST_TAG.search(html):
+    if len(html) > _LONGEST_ATTRIBUTES and _LONG_TAG.search(html):
         return Converted("", False)
-    mark = next((mark for mark in _MARKS if mark not in html), None)
+    hidden, mark = html, None
     away: list[str] = []
-    hidden = html
-    if mark is not None and len(html) <= _LONGEST_MATHS and ("$" in html or "\\" in html):
-        hidden = _put_away(html, mark, away)
-    # Without the empty paragraph a table in a div runs into a quotation that follows.
-    hidden = hidden.replace("</table>", "</table><p></p>").replace('<pre class="lang-none ', '<pre class="')
+    if ("$" in html or "\\" in html) and len(html) <= _LONGEST_MATHS:
+        mark = next((mark for mark in _MARKS if mark not in html), None)
+        if mark is not None:
+            hidden = _put_away(html, mark, away)
+    if "</table>" in hidden:  # without the empty paragraph a table in a div runs into a quotation that follows
+        hidden = hidden.replace("</table>", "</table><p></p>")
+    if '<pre class="lang-none ' in hidden:
+        hidden = hidden.replace('<pre class="lang-none ', '<pre class="')
     try:
-        result = convert(hidden, _options(site))
+        result = convert(html=hidden, options=_options(site), visitor=None)
     except ConversionError:  # what it panics at, too: lists in preformatted text, and other things no editor makes
         return Converted("", False)
     text = result.content or ""
@@ -97,10 +102,11 @@ def _put_back(text: str, mark: str, away: list[str]) -> str:
 
 
 @cache
-def _options(site: str) -> "ConversionOptions":
+def _options(site: str) -> "NativeOptions":
     from html_to_markdown import ConversionOptions
+    from html_to_markdown.api import _to_rust_conversion_options
 
-    return ConversionOptions(
+    options = ConversionOptions(
         base_url=f"https://{site}/",
         bullets="-",
         sup_symbol="<sup>",  # Stack Exchange's own way of writing it; without a sign 10<sup>6</sup> would become 106
@@ -110,3 +116,6 @@ def _options(site: str) -> "ConversionOptions":
         include_document_structure=False,
         preprocessing=None,
     )
+    native = _to_rust_conversion_options(options)
+    assert native is not None
+    return native
