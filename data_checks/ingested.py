@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from data_checks.check import Check
-from data_checks.faults import Fault, examples, expectations, some_rows, tally
+from data_checks.faults import EXAMPLES, Fault, examples, expectations, some_rows, tally
 from data_checks.pair_faults import COLUMNS, FAULTS, duplicate_id
+from data_checks.post_ids import repeated_and_orphans
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite
@@ -40,11 +41,13 @@ POST_FAULTS: Final = (
     ),
 )
 PAIR_FAULTS: Final = (*FAULTS, duplicate_id("critical"))
+# Of all posts together (data_checks/post_ids.py); `duplicate_id` is asked of posts and pairs alike.
+_ORPHAN: Final = Fault("orphan", pl.lit(value=False), "An answer's question is in the same dump.")
 
 
 def check() -> Check:
     """Posts have what pairs are made of; pairs from elsewhere are whole. Counts of the other kind are null."""
-    every = {fault.name: fault for fault in (*POST_FAULTS, *PAIR_FAULTS)}
+    every = {fault.name: fault for fault in (*POST_FAULTS, _ORPHAN, *PAIR_FAULTS)}
 
     def suite() -> "ExpectationSuite":
         import great_expectations as gx
@@ -54,21 +57,39 @@ def check() -> Check:
         )
 
     def frame(folder: Path) -> pl.DataFrame:
-        table, faults, _ = _table(folder)
-        return tally(table, faults).with_columns(
-            pl.lit(None, pl.Int64).alias(name) for name in every if name not in {fault.name for fault in faults}
-        )
+        found = tally(_pairs(folder), PAIR_FAULTS) if _has_pairs(folder) else _posts_tally(folder)
+        return found.with_columns(pl.lit(None, pl.Int64).alias(name) for name in every if name not in found.columns)
 
-    def failing(folder: Path, column: str) -> list[str]:
-        table, faults, row_id = _table(folder)
-        return examples(table, faults, column, row_id)
-
-    return Check(name="ingested", version=1, frame=frame, suite=suite, examples=failing)
+    return Check(name="ingested", version=1, frame=frame, suite=suite, examples=_failing)
 
 
-def _table(folder: Path) -> tuple[pl.LazyFrame, tuple[Fault, ...], pl.Expr]:
-    """The rows of the source, the faults of their kind, and what names a row."""
-    if (folder / "pairs.parquet").exists():
-        return pl.scan_parquet(folder / "pairs.parquet").select(COLUMNS), PAIR_FAULTS, pl.col("pair_id")
-    posts = pl.scan_parquet(folder / "posts.parquet").select("site", "id", "post_type", "parent_id", "score", "created")
-    return posts, POST_FAULTS, pl.format("{}/{}", pl.col("site").fill_null("?"), pl.col("id").fill_null(-1))
+def _posts_tally(folder: Path) -> pl.DataFrame:
+    found = tally(_posts(folder), POST_FAULTS)
+    repeated, orphans = repeated_and_orphans(_posts(folder), found["rows"].item())
+    return found.with_columns(duplicate_id=pl.lit(len(repeated), pl.Int64), orphan=pl.lit(len(orphans), pl.Int64))
+
+
+def _failing(folder: Path, column: str) -> list[str]:
+    """The ids of some rows with the fault `column`."""
+    if _has_pairs(folder):
+        return examples(_pairs(folder), PAIR_FAULTS, column, pl.col("pair_id"))
+    posts = _posts(folder)
+    if column in ("duplicate_id", "orphan"):
+        repeated, orphans = repeated_and_orphans(posts, posts.select(pl.len()).collect().item())
+        return [str(post) for post in (repeated if column == "duplicate_id" else orphans).head(EXAMPLES)]
+    return examples(
+        posts, POST_FAULTS, column, pl.format("{}/{}", pl.col("site").fill_null("?"), pl.col("id").fill_null(-1))
+    )
+
+
+def _has_pairs(folder: Path) -> bool:
+    return (folder / "pairs.parquet").exists()
+
+
+def _pairs(folder: Path) -> pl.LazyFrame:
+    return pl.scan_parquet(folder / "pairs.parquet").select(COLUMNS)
+
+
+def _posts(folder: Path) -> pl.LazyFrame:
+    columns = ("site", "id", "post_type", "parent_id", "score", "created")
+    return pl.scan_parquet(folder / "posts.parquet").select(columns)

@@ -10,7 +10,11 @@ _IDS: Final = ("question_id", "chosen_id", "rejected_id")
 
 FAULTS: Final = (
     Fault("no_pair_id", pl.col("pair_id").is_null(), "Every later stage finds a pair by its id."),
-    Fault("no_site", pl.col("site").is_null(), "Ids are unique only within a site."),
+    Fault(
+        "no_site",
+        pl.col("site").is_null() & pl.col("question_id").is_not_null(),
+        "Ids are unique only within a site.",
+    ),
     Fault(
         "not_preferred",
         pl.col("chosen_rank") <= pl.col("rejected_rank"),
@@ -19,8 +23,9 @@ FAULTS: Final = (
     Fault("same_answer", pl.col("chosen_id") == pl.col("rejected_id"), "An answer cannot be better than itself."),
     Fault(
         "ids_incomplete",
-        pl.sum_horizontal(pl.col(name).is_null() for name in _IDS).is_in([1, 2]),
-        "A source has ids for question and answers, or for none of them.",
+        (pl.col("chosen_id").is_null() != pl.col("rejected_id").is_null())
+        | (pl.col("chosen_id").is_not_null() & pl.col("question_id").is_null()),
+        "A source has ids for both answers or for none, and for these only with their question's.",
     ),
     Fault(
         "misnamed",
@@ -31,6 +36,7 @@ FAULTS: Final = (
         "both_accepted",
         pl.col("chosen_accepted") & pl.col("rejected_accepted"),
         "A question has one accepted answer at most.",
+        severity="warning",
     ),
     Fault(
         "no_license",

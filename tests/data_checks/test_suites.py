@@ -10,6 +10,7 @@ import pytest
 
 from data_checks import deduped, evaluated, ingested, paired, sampled, tokenized
 from data_checks.check import Check
+from data_checks.post_ids import repeated_and_orphans
 from data_checks.run import CheckResult, run_check
 
 Write = Callable[..., Path]
@@ -33,28 +34,49 @@ def test_good_pairs_pass(check: Check, write_pairs: Write) -> None:
 
 BROKEN_PAIRS: list[tuple[str, str, dict[str, Any]]] = [
     ("no_pair_id", "critical", {"pair_id": None}),
-    ("no_site", "critical", {"site": None}),
     ("not_preferred", "critical", {"chosen_rank": 1}),
     ("same_answer", "critical", {"chosen_id": 22, "pair_id": "beer.stackexchange.com/20/22/22"}),
+    ("no_site", "critical", {"site": None}),
     ("ids_incomplete", "critical", {"chosen_id": None}),
+    ("ids_incomplete", "critical", {"question_id": None}),
     ("misnamed", "critical", {"pair_id": "beer.stackexchange.com/20/21/23"}),
-    ("both_accepted", "critical", {"rejected_accepted": True}),
+    ("both_accepted", "warning", {"rejected_accepted": True}),
     ("no_license", "warning", {"rejected_license": None}),
     ("answered_before_asked", "warning", {"chosen_created": datetime(2019, 1, 1, tzinfo=UTC)}),
 ]
 
 
-@pytest.mark.parametrize("check", [paired.check(), deduped.check(), ingested.check()])
 @pytest.mark.parametrize(("fault", "severity", "change"), BROKEN_PAIRS)
 def test_one_broken_pair_is_seen_and_named(
-    check: Check, fault: str, severity: str, change: dict[str, Any], write_pairs: Write
+    fault: str, severity: str, change: dict[str, Any], write_pairs: Write
 ) -> None:
-    folder = write_pairs("pairs.parquet", **change)
+    folder, check = write_pairs("pairs.parquet", **change), paired.check()
     found = broken(found_in(folder, check))
     assert (fault, severity) in found
     assert check.examples is not None
     where = change.get("pair_id", "beer.stackexchange.com/20/21/22")
     assert check.examples(folder, fault) == [where]
+
+
+def test_every_boundary_asks_the_same_of_a_pair(write_pairs: Write) -> None:
+    folder = write_pairs("pairs.parquet", chosen_rank=0, rejected_accepted=True, rejected_license=None)
+    same = [("not_preferred", "critical"), ("both_accepted", "warning"), ("no_license", "warning")]
+    assert broken(found_in(folder, deduped.check())) == same
+    assert broken(found_in(folder, ingested.check())) == same
+    assert broken(found_in(folder, paired.check())) == [*same, ("gap_too_small", "critical")]
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"site": None, "question_id": None, "chosen_id": None, "rejected_id": None},  # nothing but texts
+        {"chosen_id": None, "rejected_id": None},  # the question is known, the answers are not
+    ],
+)
+def test_pairs_from_sources_that_tell_less_pass(known: dict[str, Any], write_pairs: Write) -> None:
+    folder = write_pairs("pairs.parquet", pair_id="tulu/0123456789abcdef", cluster="tulu/0", **known)
+    assert broken(found_in(folder, paired.check())) == []
+    assert broken(found_in(folder, ingested.check())) == []
 
 
 def test_a_gap_below_the_recipes_is_seen(write_pairs: Write) -> None:
@@ -119,6 +141,9 @@ def test_good_posts_pass_as_a_file_and_as_parts(parts: bool, tmp_path: Path) -> 
     ("fault", "severity", "change", "example"),
     [
         ("no_id", "critical", {"id": None}, "s.example.com/-1"),
+        ("duplicate_id", "critical", {"id": 3}, "3"),
+        ("orphan", "critical", {"parent_id": 9}, "2"),
+        ("orphan", "critical", {"parent_id": 3}, "2"),
         ("no_site", "critical", {"site": None}, "?/2"),
         ("other_type", "critical", {"post_type": 4}, "s.example.com/2"),
         ("answers_nothing", "critical", {"parent_id": None}, "s.example.com/2"),
@@ -132,6 +157,21 @@ def test_one_broken_post_is_seen_and_named(
     folder, check = posts(tmp_path, parts=True, **change), ingested.check()
     assert broken(found_in(folder, check)) == [(fault, severity)]
     assert check.examples is not None and check.examples(folder, fault) == [example]
+
+
+def test_posts_looked_at_a_share_at_a_time_are_judged_the_same() -> None:
+    # Questions 0, 10, 20, ...; each but 30 has three answers; 40 and the answer 41 are there twice.
+    questions = [{"id": number, "post_type": 1, "parent_id": None} for number in range(0, 1000, 10)]
+    answers = [
+        {"id": question["id"] + more, "post_type": 2, "parent_id": question["id"]}
+        for question in questions
+        for more in (1, 2, 3)
+    ]
+    rows = [row for row in questions if row["id"] != 30] + answers + [questions[4], answers[12]]
+    posts = pl.LazyFrame(rows, schema={"id": pl.Int64, "post_type": pl.Int8, "parent_id": pl.Int64})
+    for share in (1_000_000, 100, 7):
+        repeated, orphans = repeated_and_orphans(posts, len(rows), share=share)
+        assert (repeated.to_list(), orphans.to_list()) == ([40, 41], [31, 32, 33])
 
 
 def split(write_pairs: Write, **change: Any) -> Path:
