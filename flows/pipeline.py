@@ -1,15 +1,25 @@
 """The whole run as a Prefect flow: from a dump to a published model. Its parameters are its form in the UI."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from prefect import flow, runtime
+from prefect import flow, runtime, task
+from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from flows.recipe import Stage, load_recipe
+from flows.handover import TRAINING, Handover, train_elsewhere, training_deployment, unfinished
+from flows.hooks import write_cancelled, write_crashed
+from flows.recipe import Recipe, Stage, load_recipe
+from flows.resumes import end_with_worker, only_attempt, refuse_endless_resumes
 from flows.runs import Summary, follow, open_run, run_log, run_name, store_of
 from flows.stages import all_stages
 from flows.steps import prefect_steps
+from tasks.errors import Surroundings
+from tasks.manifest import Manifest
+from tasks.store import Store
 
 RecipeName = Annotated[str, Field(description="A built-in recipe (demo, site, ...) or the path of a YAML file.")]
 Overrides = Annotated[list[str], Field(description="Settings to replace, such as sample.size=1000.")]
@@ -22,7 +32,7 @@ Resume = Annotated[
 Name = Annotated[str | None, Field(description="Name of the run; empty = Prefect's.")]
 
 
-@flow(name="pipeline")
+@flow(name="pipeline", on_cancellation=[write_cancelled], on_crashed=[write_crashed])
 def pipeline(
     recipe: RecipeName = "demo",
     overrides: Overrides = [],  # noqa: B006 (Prefect shows defaults in its form; nobody changes it)
@@ -32,10 +42,10 @@ def pipeline(
     name: Name = None,
 ) -> Summary:
     """Stack Exchange to a preference-tuned model: ingest, pair, dedupe, sample, tokenize, train, evaluate, publish."""
-    return run_recipe(recipe, overrides, force, until, resume, name)
+    return run_recipe(recipe, overrides, force, until, resume, name, hand_over=True)
 
 
-@flow(name="data")
+@flow(name="data", on_cancellation=[write_cancelled], on_crashed=[write_crashed])
 def data(
     recipe: RecipeName = "demo",
     overrides: Overrides = [],  # noqa: B006
@@ -46,7 +56,7 @@ def data(
     return run_recipe(recipe, overrides, force, "sample", "auto", name)
 
 
-@flow(name="training")
+@flow(name="training", on_cancellation=[write_cancelled], on_crashed=[write_crashed])
 def training(
     recipe: RecipeName = "demo",
     overrides: Overrides = [],  # noqa: B006
@@ -62,17 +72,47 @@ def training(
 def run_recipe(
     recipe: str,
     overrides: Sequence[str],
-    force: Sequence[str],
+    force: Sequence[Stage],
     until: Stage | None,
     resume: str,
     name: str | None,
+    *,
+    hand_over: bool = False,
 ) -> Summary:
-    """Follow the stages of a recipe inside a flow run."""
+    """Follow the stages of a recipe inside a flow run; `hand_over` lets a training deployment do its part."""
+    end_with_worker()
     settings = load_recipe(recipe, overrides if resume == "auto" else [*overrides, f"train.resume={resume}"])
+    refuse_endless_resumes()
     run = open_run(name or default_name(recipe), settings)
     store = store_of(settings, run.name, force)
-    with run_log(run):
-        return follow(run, all_stages(prefect_steps(), store, settings), until)
+    with run_log(run), only_attempt(run.folder):
+        training = training_deployment() if hand_over else None
+        if training is None:
+            return follow(run, all_stages(prefect_steps(), store, settings), until)
+        wanted = Handover(training, recipe, overrides, [s for s in force if s in TRAINING], until, resume, run.name)
+        stages = all_stages(prefect_steps(), store, settings, partial(hand_over_to, wanted, store, settings))
+        return follow(run, stages, until)
+
+
+def hand_over_to(
+    wanted: Handover, store: Store, settings: Recipe, sources: Sequence[Manifest], data: dict[str, Manifest]
+) -> Store:
+    """Have the training deployment do what is not finished, and give the store in which all of it then is."""
+    from_store = replace(store, force=frozenset())
+    if wanted.force or unfinished(from_store, settings, sources, data, wanted.until):
+        training_run(wanted, store.work_dir)
+        if missing := unfinished(from_store, settings, sources, data, wanted.until):
+            raise Surroundings(
+                f"{wanted.name} is done, and {missing[0]} is not in {store.work_dir / 'store'}: workers of all pools "
+                "must share one work_dir"
+            )
+    return from_store
+
+
+@task(name="training-run", cache_policy=NO_CACHE, persist_result=False)
+def training_run(wanted: Handover, work_dir: Path) -> str:
+    """Training, evaluation and publishing on a worker of the training pool, as a run of its own."""
+    return train_elsewhere(wanted, work_dir)
 
 
 def default_name(recipe: str) -> str:

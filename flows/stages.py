@@ -27,6 +27,7 @@ from tasks.train import train
 DEMO_SITE = "demo-site"
 
 Step = Callable[..., Manifest]
+BeforeTraining = Callable[[Sequence[Manifest], dict[str, Manifest]], Store]
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,13 @@ def training_stages(
     yield "publish", [published]
 
 
-def all_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[Stage, list[Manifest]]]:
-    """Every stage in order, each with its manifests (ingest has one a source) as soon as it is done."""
+def all_stages(
+    steps: Steps, store: Store, recipe: Recipe, before_training: BeforeTraining | None = None
+) -> Iterator[tuple[Stage, list[Manifest]]]:
+    """Every stage in order, each with its manifests (ingest has one a source) as soon as it is done.
+
+    `before_training` sees sources and data, and gives the store that the rest goes by.
+    """
     sources: list[Manifest] = []
     data: dict[str, Manifest] = {}
     for stage, manifests in data_stages(steps, store, recipe):
@@ -99,6 +105,8 @@ def all_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[Sta
         else:
             data[stage] = manifests[0]
         yield stage, manifests
+    if before_training is not None:
+        store = before_training(sources, data)
     yield from training_stages(steps, store, recipe, sources, data)
 
 

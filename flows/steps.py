@@ -12,6 +12,7 @@ from prefect.states import Completed
 from data_checks.check import Check
 from flows.artifacts import publish_gate, publish_stage
 from flows.report import TaskReport
+from flows.slot import devices_for
 from flows.stages import Steps, plain_steps
 from tasks.errors import PrefstackError, Transient
 from tasks.gate import gate
@@ -65,7 +66,7 @@ def stage_task(stage: str, build: Callable[..., Manifest]) -> Task[..., Any]:
         retry_condition_fn=worth_another_try,
     )
     def run_stage(store: Store, *given: Any) -> Any:
-        with TaskReport(store.report, stage) as report:
+        with TaskReport(store.report, stage) as report, devices_for(stage, build, store, given, report):
             manifest = build(replace(store, report=report), *given)
         publish_stage(stage, manifest)
         if manifest.reused:

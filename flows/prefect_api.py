@@ -1,0 +1,33 @@
+"""The Prefect server of this process's settings, as a client; a server that does not answer is one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tasks.errors import Surroundings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+
+@contextmanager
+def api() -> "Iterator[SyncPrefectClient]":
+    """A client of the server that PREFECT_API_URL (or a profile) names.
+
+    Raises Surroundings where none is named (never starting a temporary one) or the one named does not answer.
+    """
+    from httpx import HTTPStatusError, TransportError
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    if not url:
+        raise Surroundings("no Prefect server is named: start one with `prefstack up`, and set PREFECT_API_URL")
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except TransportError as error:
+        raise Surroundings(f"the Prefect server at {url} cannot be reached: {error}") from error
+    except HTTPStatusError as error:
+        said = " ".join(error.response.text.split())[:300]
+        raise Surroundings(f"the Prefect server at {url} answered {error.response.status_code}: {said}") from error

@@ -1,0 +1,162 @@
+"""One training at a time on a host: the slot that a stage holds while it uses the devices.
+
+Prefect's own `concurrency()` gives up renewing its lease after three failures, some ten seconds without a server, and
+hides the lease from whoever comes after a killed run. Here the lease is renewed for as long as the stage lasts, and
+the next attempt of the same run gives back what a killed one has left.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from flows.operations import ensure_limit, host_limit
+from flows.prefect_api import api
+from flows.preflight import preflight
+from tasks.errors import Surroundings, Transient
+from tasks.manifest import Manifest
+from tasks.store import Report, Store, write_text
+
+ON_DEVICES: Final = frozenset({"reference", "train", "evaluate"})
+LEASE: Final = 60.0  # seconds, Prefect's least: so long a slot stays taken after its holder was killed
+ASK_EVERY: Final = 2.0
+logger = logging.getLogger("prefstack")
+
+
+@contextmanager
+def devices_for(
+    stage: str, build: Callable[..., Manifest], store: Store, given: tuple[Any, ...], report: Report
+) -> Iterator[None]:
+    """Hold this host's slot while `stage` is built, and see that the devices are well; nothing for what is reused."""
+    if stage not in ON_DEVICES or not build(replace(store, plan=True), *given).planned:
+        yield
+        return
+    with host_slot(stage, store.work_dir / "runs" / store.run / ".lease", report):
+        preflight()
+        yield
+
+
+@contextmanager
+def host_slot(stage: str, note: Path, report: Report) -> Iterator[None]:
+    """The slot of this host, waited for. `note` holds the lease's id, so that it can be given back after a kill.
+
+    A run that no deployment started, on a server without such a limit, has nobody to wait for.
+    """
+    from prefect import runtime
+
+    if not _limit_exists(make=runtime.deployment.id is not None):
+        yield
+        return
+    _give_back_left(note)
+    lease = _Lease(host_limit(), runtime.flow_run.id)
+    lease.acquire(lambda: report.message(stage, f"waiting for {lease.name}: another run uses the devices"))
+    write_text(note, str(lease.id))
+    renewal = threading.Thread(target=lease.renew_until_stopped, daemon=True, name=f"lease of {lease.name}")
+    renewal.start()
+    try:
+        yield
+    finally:
+        lease.stop.set()
+        lease.release()
+        note.unlink(missing_ok=True)
+
+
+@dataclass
+class _Lease:
+    name: str
+    run: str | None
+    id: UUID | None = None
+
+    def __post_init__(self) -> None:
+        self.stop = threading.Event()
+
+    def acquire(self, waiting: Callable[[], None]) -> None:
+        """Return with a slot; `waiting` is called once if that takes time."""
+        said = False
+        while not self.try_once():
+            if not said:
+                waiting()
+                said = True
+            time.sleep(ASK_EVERY)
+
+    def try_once(self) -> bool:
+        """Whether there was a free slot. TransientSlot where the server cannot say."""
+        from httpx import HTTPStatusError, TransportError
+        from prefect.client.schemas.objects import ConcurrencyLeaseHolder
+
+        holder = ConcurrencyLeaseHolder(type="flow_run", id=UUID(self.run)) if self.run else None
+        try:
+            with _client() as client:
+                answer = client.increment_concurrency_slots_with_lease([self.name], 1, "concurrency", LEASE, holder)
+        except HTTPStatusError as error:
+            if error.response.status_code == 423:
+                return False
+            raise Transient(f"{self.name}: the server refused a slot: {error.response.text[:200]}") from error
+        except TransportError as error:
+            raise Transient(f"{self.name}: the server does not answer: {error}") from error
+        given = answer.json()
+        if not given["limits"]:
+            raise Surroundings(f"the limit {self.name} is not on the server any more: `prefstack up` makes it")
+        self.id = UUID(given["lease_id"])
+        return True
+
+    def renew_until_stopped(self) -> None:
+        """Renew at a quarter of the lease's time; where the server has lost the lease, take the slot again."""
+        while not self.stop.wait(LEASE / 4):
+            # A server that does not answer for a while must not end ten hours of training.
+            with suppress(Exception):
+                self._renew_once()
+
+    def _renew_once(self) -> None:
+        from httpx import HTTPStatusError
+        from prefect.exceptions import ObjectNotFound
+
+        assert self.id is not None
+        try:
+            with _client() as client:
+                client.renew_concurrency_lease(self.id, LEASE)
+        except (HTTPStatusError, ObjectNotFound):
+            logger.warning("the server has lost the lease of %s: taking the slot again", self.name)
+            self.try_once()
+
+    def release(self) -> None:
+        with suppress(Exception):  # it ends by itself after LEASE seconds
+            assert self.id is not None
+            with _client() as client:
+                client.release_concurrency_slots_with_lease(self.id)
+
+
+def _limit_exists(*, make: bool) -> bool:
+    from prefect.exceptions import ObjectNotFound
+
+    with api() as client:
+        if make:
+            ensure_limit(client, host_limit())
+            return True
+        try:
+            client.read_global_concurrency_limit_by_name(host_limit())
+        except ObjectNotFound:
+            return False
+        return True
+
+
+def _give_back_left(note: Path) -> None:
+    """Release what an earlier attempt of this run held when it was killed: the run's lock says that it is dead."""
+    try:
+        left = UUID(note.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        return
+    with suppress(Exception), _client() as client:
+        client.release_concurrency_slots_with_lease(left)
+    note.unlink(missing_ok=True)
+
+
+def _client() -> Any:
+    from prefect.client.orchestration import get_client
+
+    return get_client(sync_client=True)
