@@ -10,7 +10,7 @@ import json
 from typing import Any, ClassVar
 
 import polars as pl
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from tasks.config import StageConfig
 from tasks.held_out import check_pairs, facts_of, joined, token_lengths
@@ -34,7 +34,14 @@ class EvaluateConfig(StageConfig):
     bootstrap: PositiveInt = 1000
     """Resamples of questions behind each interval."""
     sources: list[SourceConfig] = Field(default_factory=list)
-    """Held-out pairs from elsewhere, where the sample keeps none."""
+    """Held-out pairs from elsewhere, where the sample keeps none. Not read yet: must be empty."""
+
+    @field_validator("sources")
+    @classmethod
+    def _none_yet(cls, given: list[SourceConfig]) -> list[SourceConfig]:
+        if given:
+            raise ValueError("held-out pairs from elsewhere cannot be read yet; keep some with sample.held_out")
+        return given
 
 
 def evaluate(

@@ -11,6 +11,7 @@ import polars as pl
 
 from tasks.errors import StageFailed
 from tasks.facts import FACTS_SCHEMA, pair_facts
+from tasks.token_rows import read_token_rows
 
 LOGPS: Final = ("chosen_logps", "rejected_logps", "ref_chosen_logps", "ref_rejected_logps")
 
@@ -25,17 +26,8 @@ def token_lengths(rows: Path, max_length: int | None) -> pl.DataFrame:
         {"pair_id": pl.String, "chosen_tokens": pl.Int64, "rejected_tokens": pl.Int64, "chosen_cut": pl.Boolean,
          "rejected_cut": pl.Boolean}
     )  # fmt: skip
-    if not rows.is_dir():
-        return pl.DataFrame(schema=schema)
-    from datasets import load_from_disk
-
-    table = load_from_disk(str(rows)).with_format("arrow")[:]
-    if table.num_rows == 0:
-        return pl.DataFrame(schema=schema)
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
     sides = ("chosen", "rejected")
-    frame = frame.select(
+    frame = read_token_rows(rows).select(
         "pair_id",
         *(pl.col(f"{side}_ids").list.len().cast(pl.Int64).alias(f"{side}_tokens") for side in sides),
         *(

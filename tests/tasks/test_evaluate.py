@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 from datasets import Dataset
+from pydantic import ValidationError
 
 from tasks.errors import StageFailed
 from tasks.evaluate import EvaluateConfig, evaluate, read_metrics
@@ -77,7 +78,9 @@ def test_a_second_evaluation_is_reused_and_a_plan_starts_nothing(evaluated: Mani
     assert planned.planned
 
 
-def test_sources_from_elsewhere_do_not_name_the_result(evaluated: Manifest, run: Any) -> None:
+def test_sources_from_elsewhere_are_refused_and_not_ignored(evaluated: Manifest) -> None:
+    with pytest.raises(ValidationError, match="keep some with sample.held_out"):
+        EvaluateConfig.model_validate({"sources": ["beer.stackexchange.com.7z"]})
     assert "sources" not in evaluated.config
 
 
