@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """One boundary's expectations. A fact of severity `critical` stops the run, one of `warning` marks it."""
+    """One boundary's expectations. What has severity `critical` stops the run where it fails, `warning` marks it."""
 
     name: str
     version: int

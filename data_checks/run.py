@@ -104,7 +104,7 @@ def _counted(frame: pl.DataFrame, column: str) -> str:
     value = frame[0, column]
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "not to be had" if value is None else str(value)
+    return "does not apply" if value is None else str(value)
 
 
 def _seen(raw: dict[str, Any], result: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from tasks.config import StageConfig
 from tasks.errors import InputError, Surroundings
 from tasks.manifest import MANIFEST, Manifest
-from tasks.store import External, Store, Workspace
+from tasks.store import External, Store, Workspace, damage
 
 DUMP = External("d" * 64)
 
@@ -356,3 +356,27 @@ def test_a_lock_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
     begun = time.monotonic()
     assert start(tmp_path, 0.0).communicate()[0].split()[-1] == "built"
     assert time.monotonic() - begun < 30
+
+
+@pytest.mark.faults
+def test_kills_at_thirty_moments_leave_the_finished_folder_or_none(tmp_path: Path) -> None:
+    """From before the first file to after the last rename; each kill may meet any step of publishing."""
+    begun = time.monotonic()
+    start(tmp_path / "calm", 0.01).communicate()
+    whole = time.monotonic() - begun
+    [calm] = (Manifest.read(folder) for folder in (tmp_path / "calm" / "store").iterdir())
+    assert calm is not None
+    outcomes = set()
+    for number in range(30):
+        work_dir = tmp_path / str(number)
+        killed = start(work_dir, 0.01)
+        time.sleep(whole * (0.4 + 0.7 * number / 30))
+        killed.kill()
+        killed.communicate()
+        found = [Manifest.read(folder) for folder in (work_dir / "store").glob("pair-*")]
+        assert all(manifest is not None and damage(manifest, verify=True) is None for manifest in found)
+        outcomes.add(len(found))
+        start(work_dir, 0.0).communicate()
+        [retried] = (Manifest.read(folder) for folder in (work_dir / "store").iterdir())
+        assert retried is not None and retried.files == calm.files
+    assert outcomes == {0, 1}  # some kills came before the end and some after, so some came close to it
