@@ -43,6 +43,9 @@ def run_command(
     name = name or run_name(recipe)
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
+    if not debug:
+        # Prefect's console lines are for workers; here the run's own lines say the same in fewer words.
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     os.environ["PREFSTACK_VERIFY"] = "1" if verify else "0"
     work_dir = settings.work_dir.absolute()
     with json_only(as_json), ExitStack() as stack:
@@ -54,7 +57,6 @@ def run_command(
         from flows.pipeline import pipeline  # Prefect, while the server starts
 
         stack.callback(_tell_the_server_all)
-        _quiet_prefect(debug)
         await_server(url or os.environ["PREFECT_API_URL"], server)
         try:
             summary: Any = pipeline.with_options(flow_run_name=name)(
@@ -101,19 +103,6 @@ def _terminal(debug: bool) -> Iterator[Report]:
             yield LogReport()
     finally:
         logger.removeHandler(handler)
-
-
-def _quiet_prefect(debug: bool) -> None:
-    """Prefect's console lines are for workers; here the run's own lines say the same in fewer words."""
-    if debug:
-        return
-    from prefect.logging.handlers import PrefectConsoleHandler
-
-    for name in [None, *logging.root.manager.loggerDict]:
-        logger = logging.getLogger(name)
-        for handler in list(logger.handlers):
-            if isinstance(handler, PrefectConsoleHandler):
-                logger.removeHandler(handler)
 
 
 def _tell_the_server_all() -> None:

@@ -160,6 +160,8 @@ def typed(error: Exception) -> PrefstackError:
     if isinstance(error, OSError):
         return Surroundings(f"{error.filename or 'the system'}: {error.strerror or error}")
     said = " ".join(str(error).split())[:500]
+    if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
+        return Surroundings(f"the Prefect server or another host cannot be reached: {said}")
     return Surroundings(f"unforeseen {type(error).__name__}: {said}; --debug shows where")
 
 
