@@ -54,6 +54,7 @@ def _loss(axes: Axes, steps: np.ndarray, loss: pl.Series) -> None:
     axes.annotate("ln 2: policy = reference", (steps[0], np.log(2)), xytext=(0, 4), textcoords="offset points",
                   color=FAINT, fontsize=8.5)  # fmt: skip
     axes.set_xlabel("optimizer step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y")
     axes.legend(loc="lower left")
     axes.set_title("Training loss")
@@ -69,6 +70,7 @@ def _rewards(axes: Axes, steps: np.ndarray, training: pl.DataFrame) -> None:
     axes.axhline(0.5, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("optimizer step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y")
     percent_axis(axes.yaxis)
     axes.legend(loc="lower right", ncols=2)
@@ -76,7 +78,7 @@ def _rewards(axes: Axes, steps: np.ndarray, training: pl.DataFrame) -> None:
 
 
 def _window(steps: int) -> int:
-    return max(1, min(50, steps // 20))
+    return max(1, min(50, steps // 10))
 
 
 def _mean_of(window: int) -> str:
@@ -92,6 +94,7 @@ def _lengths(axes: Axes, tokens: pl.DataFrame) -> None:
                   label=f"{label}: median {np.median(lengths):,.0f}")  # fmt: skip
     axes.set_xlabel("tokens of the answer as trained; the last bar holds the longest 1 %")
     axes.set_ylabel("answers")
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y")
     axes.legend(loc="upper right")
     longer = float(np.mean(chosen > rejected))
@@ -108,6 +111,7 @@ def _bars(axes: Axes, bars: Sequence[tuple[str, int]], title: str, label: str) -
     axes.set_xlabel(label)
     axes.grid(axis="y")
     axes.margins(y=0.12)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_title(title)
 
 

@@ -79,7 +79,7 @@ def test_a_second_evaluation_is_reused_and_a_plan_starts_nothing(evaluated: Mani
 
 
 def test_sources_from_elsewhere_are_refused_and_not_ignored(evaluated: Manifest) -> None:
-    with pytest.raises(ValidationError, match="keep some with sample.held_out"):
+    with pytest.raises(ValidationError, match=r"keep some with sample\.held_out"):
         EvaluateConfig.model_validate({"sources": ["beer.stackexchange.com.7z"]})
     assert "sources" not in evaluated.config
 
