@@ -47,42 +47,40 @@ def reference(store: Store, tokens: Manifest, model: Manifest, config: Reference
         )
 
     def build(work: Workspace) -> dict[str, int]:
-        known = LogpStore.of(store.work_dir, _space(model, precision, train))
-        before = known.read()
+        # The training compares like with like; the evaluation's log-probs are plain sums whatever the loss.
+        weights = {"train": train.tail_weight, "held_out": 1.0}
+        stores = {split: LogpStore.of(store.work_dir, _space(model, train, weights[split])) for split in SPLITS}
         rows = {split: _keyed(tokens.path(split)) for split in SPLITS}
-        new = {split: _unknown(frame, before) for split, frame in rows.items()}
+        known = {split: stores[split].read() for split in SPLITS}
+        new = {split: _unknown(rows[split], known[split]) for split in SPLITS}
         outs = {split: work.partial / f"{split}.parquet" for split in SPLITS}
         sets = [
-            Wanted(tokens.path(split), outs[split], new[split]["row"].to_list())
-            for split in SPLITS
-            if new[split].height
-        ]
+            Wanted(tokens.path(split), outs[split], frame["row"].to_list(), weights[split])
+            for split, frame in new.items() if frame.height
+        ]  # fmt: skip
         if sets:
             score_all(
                 work, model.path("model"), sets, precision=precision, ranks=train.ranks,
                 tokens_per_pack=train.tokens_per_pack,
             )  # fmt: skip
-        fresh = [
-            new[split].join(pl.read_parquet(outs[split]), on="pair_id", how="left", maintain_order="left")
-            for split in SPLITS if new[split].height
-        ]  # fmt: skip
-        for frame in fresh:
-            known.add(frame)
-        values = pl.concat([before, *(frame.select(before.columns) for frame in fresh)]).unique("key", keep="first")
-        for split, frame in rows.items():
-            joined = frame.join(values, on="key", how="left", maintain_order="left")
+        for split in SPLITS:
+            if new[split].height:
+                fresh = new[split].join(pl.read_parquet(outs[split]), on="pair_id", how="left", maintain_order="left")
+                stores[split].add(fresh)
+                known[split] = pl.concat([known[split], fresh.select(known[split].columns)])
+            joined = rows[split].join(known[split], on="key", how="left", maintain_order="left")
             logps = joined.select("pair_id", ref_chosen_logps="chosen_logps", ref_rejected_logps="rejected_logps")
             logps.write_parquet(work.folder / f"{split}.parquet")
         counts = {split: frame.height for split, frame in rows.items()}
-        scored = sum(frame.height for frame in fresh)
+        scored = sum(frame.height for frame in new.values())
         work.message(f"{scored} pairs scored, {sum(counts.values()) - scored} found")
         return counts | {"scored": scored, "found": sum(counts.values()) - scored}
 
-    identity = {"precision": precision, "layout": layout.VERSION}
+    identity = {"precision": precision, "layout": layout.VERSION, "tail_weight": train.tail_weight}
     return store.stage("reference", VERSION, identity, {"tokenize": tokens, "model": model}, build)
 
 
-def _space(model: Manifest, precision: Precision, train: TrainConfig) -> dict[str, object]:
+def _space(model: Manifest, train: TrainConfig, tail_weight: float) -> dict[str, object]:
     """What a log-prob depends on beside the token ids."""
     # The bytes of weights and config, not names or shapes: under ZeRO-3 all shapes are empty.
     files = {
@@ -90,10 +88,9 @@ def _space(model: Manifest, precision: Precision, train: TrainConfig) -> dict[st
         if name.endswith(".safetensors") or name == "model/config.json"
     }  # fmt: skip
     model_type = json.loads(model.path("model/config.json").read_text(encoding="utf-8"))["model_type"]
-    space: dict[str, object] = {"files": files, "layout": layout.layout_tag(model_type, precision)}
-    if precision == "bf16":
-        space |= {"tokens_per_pack": train.tokens_per_pack}
-    return space
+    tag = layout.layout_tag(model_type, train.precision)
+    packed = train.tokens_per_pack if train.precision == "bf16" else None  # see tasks/scoring.py
+    return {"files": files, "layout": tag, "tail_weight": tail_weight, "tokens_per_pack": packed}
 
 
 def _keyed(folder: Path) -> pl.DataFrame:

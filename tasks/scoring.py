@@ -32,11 +32,14 @@ _RANK_PAIRS: Final = 16  # fewer pairs than these are scored before another rank
 
 
 class Wanted(NamedTuple):
-    """What is to be scored: rows, the file for their log-probs, and which of them (None: all)."""
+    """What is to be scored."""
 
     rows: Path
     out: Path
     only: Sequence[int] | None = None
+    """Numbers of the rows; None for all."""
+    tail_weight: float = 1.0
+    """Weight of the tokens beyond the length of the pair's shorter side (LD-DPO); 1 gives plain sums."""
 
 
 def score(
@@ -70,7 +73,7 @@ def score_all(
         if missing := sorted(set(_numbers(one)) - done):
             only = folder / f"{one.out.stem}.npy"
             np.save(only, np.array(missing, dtype=np.int64))
-            open_sets.append(RowSet(one.rows, only, _parts(folder, one)))
+            open_sets.append(RowSet(one.rows, only, _parts(folder, one), one.tail_weight))
             left += len(missing)
     if open_sets:
         packed = tokens_per_pack or BF16_TOKENS_PER_PACK if precision == "bf16" else None

@@ -145,6 +145,7 @@ class Engine:
             weight_decay=config.weight_decay, fused=True,
         )  # fmt: skip
         self._max_norm = config.max_grad_norm
+        self._tail_weight = config.tail_weight
         self._norm_at_stage_0 = float("nan")
         if self.stage == 0:
             self._adam.register_step_pre_hook(lambda *_: self._clip())
@@ -161,7 +162,7 @@ class Engine:
 
     def logps(self, pack: Pack) -> PairLogps:
         """Summed log-probs of the completions of `pack` under the policy."""
-        return pack_logps(self._engine, pack)
+        return pack_logps(self._engine, pack, tail_weight=self._tail_weight)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of this rank's share of the loss; ranks are averaged."""
@@ -208,11 +209,13 @@ class Engine:
 
         The weights that the forward pass reads must already be those (`Checkpoint.load_weights`).
         """
-        for group in self._adam.param_groups:
-            for flat in group["params"]:
-                self._adam.state[flat] = {"step": torch.tensor(float(step), device=flat.device)} | {
-                    key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS
-                }
+        flats = [flat for group in self._adam.param_groups for flat in group["params"]]
+        if self.stage == 3:  # there the optimizer is shown a group of parameters only while it updates it
+            flats = self._engine.optimizer.fp32_partitioned_groups_flat
+        for flat in flats:
+            self._adam.state[flat] = {"step": torch.tensor(float(step), device=flat.device)} | {
+                key: torch.zeros_like(flat) for key in MOMENTS
+            }
         if self.stage in (1, 2):
             # What DeepSpeed does after its first step: moments become readable a parameter at a time.
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()

@@ -63,6 +63,8 @@ class RowSet:
     """A .npy of the row numbers to score."""
     parts: Path
     """Folder for part files: row, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens."""
+    tail_weight: float
+    """Weight of the tokens beyond the length of the pair's shorter side: 1, or that of LD-DPO."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ class ScoreJob:
         """The job in `path`; TrainerError of kind `recipe` when it is not one."""
         raw = _read(path)
         try:
-            sets = tuple(RowSet(Path(one["rows"]), Path(one["only"]), Path(one["parts"])) for one in raw["sets"])
+            sets = tuple(
+                RowSet(Path(one["rows"]), Path(one["only"]), Path(one["parts"]), one["tail_weight"])
+                for one in raw["sets"]
+            )
             return cls(Path(raw["model"]), sets, Path(raw["folder"]), raw["precision"], raw["tokens_per_pack"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrainerError("recipe", f"{path} is not a scoring job: {error}") from error

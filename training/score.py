@@ -46,7 +46,7 @@ def score(job: ScoreJob, stop: Stop) -> Outcome:
         for members in list(_packs(rows, numbers, job.tokens_per_pack))[rank::ranks]:
             pack = make_pack([rows[member] for member in members], range(len(members))).to(device)
             with torch.inference_mode():
-                logps = pack_logps(model, pack)
+                logps = pack_logps(model, pack, tail_weight=one.tail_weight)
             part.add(members, [side.tolist() for side in (*logps, *pack.completions)])
             done += len(members)
             write_progress(job.folder, rank, Progress(done, total, "pairs"))

@@ -50,6 +50,14 @@ def write_reference(path: Path, model: Path, rows: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread_each():
+    """Two threads a rank would wait for each other where others use the cores too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rows(tmp_path_factory.mktemp("rows") / "train")
@@ -60,15 +68,16 @@ def reference(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, rows: 
     return write_reference(tmp_path_factory.mktemp("reference") / "train.parquet", tiny_llama, rows)
 
 
-@pytest.fixture
-def make_job(tmp_path: Path, tiny_llama: Path, rows: Path, reference: Path) -> MakeJob:
-    """A job of 10 steps of 4 pairs at a rate that moves the tiny model; settings by keyword."""
+@pytest.fixture(scope="session")
+def job_maker(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, rows: Path, reference: Path) -> MakeJob:
+    """Jobs of 10 steps of 4 pairs at a rate that moves the tiny model; settings by keyword."""
+    root = tmp_path_factory.mktemp("jobs")
 
-    def make(name: str = "job", *, model: Path = tiny_llama, seed: int = 7, **settings: Any) -> TrainJob:
+    def make(name: str, *, model: Path = tiny_llama, reference: Path = reference, **settings: Any) -> TrainJob:
         config = {"batch_size": 4, "epochs": 2, "learning_rate": 1e-3, "precision": "fp32", "tokens_per_pack": 96}
-        folder = tmp_path / name
+        folder = root / name
         job = TrainJob(
-            model=model, rows=rows, reference=reference, export=folder / "model", folder=folder, seed=seed,
+            model=model, rows=rows, reference=reference, export=folder / "model", folder=folder, seed=7,
             config=TrainConfig(**{**config, "ranks": 1, "zero_stage": 2, **settings}),
         )  # fmt: skip
         folder.mkdir(exist_ok=True)

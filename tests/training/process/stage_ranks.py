@@ -1,0 +1,90 @@
+"""Ranks that train one tiny model under every ZeRO stage in turn, so that torch is loaded once for all of them.
+
+    python -m stage_ranks FOLDER    with job.json (a TrainJob) in FOLDER; writes runs.json
+
+Each stage runs all steps and saves after STEPS_SAVED of them. Then the same stage and another go on from that
+checkpoint; a training of one rank goes on from the checkpoints of two ranks instead, where `train.resume` says so.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+STEPS, STEPS_SAVED = 5, 3
+NEXT = {0: 3, 1: 0, 2: 1, 3: 2}
+
+
+def main(folder: Path) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from training.batch import batch_indices, pack_batch
+    from training.checkpoint import read_checkpoint, save_checkpoint
+    from training.engine import Engine, join_ranks, rank_device
+    from training.export import export_model
+    from training.forward import load_model
+    from training.jobs import TrainJob
+    from training.losses import PairLogps
+    from training.reference import load_reference, pair_ids_of
+    from training.rows import load_rows
+    from training.schedule import learning_rate
+    from training.step import run_packs
+
+    job = TrainJob.read(folder / "job.json")
+    device = rank_device()
+    join_ranks(device)
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    rows = load_rows(job.rows)
+    reference = load_reference(job.reference, pair_ids_of(rows, job.rows))
+    metrics = folder / "metrics.jsonl"
+    metrics.touch()
+
+    def run(stage: int, first: int, checkpoint: Path | None) -> tuple[list[list[float]], Engine]:
+        config = job.config.model_copy(update={"zero_stage": stage})
+        model = load_model(job.model, precision=config.precision, device=device)
+        found = None if checkpoint is None else read_checkpoint(checkpoint, {})
+        if found is not None:
+            found.load_weights(model)
+        engine = Engine(model, config, device)
+        if found is not None:
+            engine.restore(found.step, found.state)
+        shown = []
+        for step in range(first, STEPS):
+            indices = batch_indices(len(rows), config.batch_size, job.seed, step)
+            packs = pack_batch([rows[index] for index in indices], config.tokens_per_pack or 2048, ranks)
+            given = PairLogps(reference.chosen[indices], reference.rejected[indices])
+            totals, _ = run_packs(engine, config, packs[rank], given, stop=False)
+            shown.append([totals.metrics["loss"], engine.step(learning_rate(config, step, 10))])
+            if first == 0 and step + 1 == STEPS_SAVED:
+                save_checkpoint(folder / f"stage-{stage}", engine, step=STEPS_SAVED, identity={}, metrics=metrics)
+        return shown, engine
+
+    runs: dict[str, list[list[float]]] = {}
+    for stage in NEXT:
+        runs[f"whole-{stage}"], engine = run(stage, 0, None)
+        if stage in (0, 3):
+            export_model(engine, job.model, folder / f"model-{stage}", job.config.precision)
+    came_from = folder if job.config.resume == "auto" else Path(job.config.resume.removeprefix("from:"))
+    for stage, other in NEXT.items():
+        place = came_from / f"stage-{stage}" / f"step-{STEPS_SAVED:08d}"
+        if came_from == folder:
+            runs[f"same-{stage}"], _ = run(stage, STEPS_SAVED, place)
+        if came_from == folder or stage == 3:
+            runs[f"other-{stage}"], _ = run(other, STEPS_SAVED, place)
+    if rank == 0:
+        (folder / "runs.json").write_text(json.dumps(runs))
+    dist.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    from training.rank import run_rank
+    from training.status import Outcome
+
+    def work(_stop: object) -> Outcome:
+        main(Path(sys.argv[1]))
+        return Outcome("finished", STEPS)
+
+    os.environ.setdefault("RANK", "0")
+    sys.exit(run_rank(Path(sys.argv[1]), work))
