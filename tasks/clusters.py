@@ -7,13 +7,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 
-def components(count: int, links: Sequence[pl.DataFrame]) -> NDArray[np.int64]:
+def components(count: int, links: Sequence[pl.DataFrame], hubs: Sequence[NDArray[np.int64]] = ()) -> NDArray[np.int64]:
     """The connected component of each of `count` rows.
 
     links  frames of `count` rows; two rows with the same values in all columns of one of them are connected.
            A null connects nothing.
+    hubs   numbers, one for each row; two rows with the same number in any of the arrays are connected. -1 connects
+           nothing.
     """
-    heads, tails = [np.empty(0, dtype=np.uint32)], [np.empty(0, dtype=np.uint32)]
+    heads, tails = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
     for link in links:
         numbered = link.with_row_index("_row").drop_nulls()
         shared = numbered.with_columns(_first=pl.col("_row").min().over(link.columns)).filter(
@@ -21,7 +23,13 @@ def components(count: int, links: Sequence[pl.DataFrame]) -> NDArray[np.int64]:
         )
         heads.append(shared["_first"].to_numpy())
         tails.append(shared["_row"].to_numpy())
-    return connected(count, np.concatenate(heads), np.concatenate(tails))
+    nodes = count
+    for hub in hubs:
+        there = np.flatnonzero(hub >= 0)
+        heads.append(there)
+        tails.append(count + hub[there])
+        nodes = max(nodes, count + 1 + int(hub.max(initial=-1)))
+    return connected(nodes, np.concatenate(heads), np.concatenate(tails))[:count]
 
 
 def connected(count: int, heads: NDArray[np.integer], tails: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -5,10 +5,12 @@ out  pairs.parquet     the same columns and `cluster`, in the order of pair_id
      dropped.parquet   pair_id, reason, place, kept_pair_id (null where no pair stays in its stead)
 
 `cluster` is what a split must not divide: the smallest pair_id among the kept pairs that hang together through the same
-(site, question_id), the same normalised prompt or texts found to be near duplicates.
+(site, question_id), the same normalised prompt, or prompts or answers found to be near duplicates.
 """
 
 import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 import polars as pl
@@ -26,14 +28,18 @@ from tasks.exact_duplicates import (
     keyed_rows,
     repeated_ids,
 )
+from tasks.jaccard import Int
 from tasks.manifest import Manifest, reasons
+from tasks.minhash import Sketches
+from tasks.near_duplicates import near_texts
+from tasks.near_pairs import NEAR_REASONS, Levels, hubs, near_reasons
 from tasks.ordered import write_ordered
 from tasks.pairs import DEDUPED_SCHEMA
 from tasks.store import Store, Workspace
 
 VERSION = 1  # bump when the bytes this stage writes would change
 
-REASONS: Final = (SAME_ID, *EXACT_REASONS)
+REASONS: Final = (SAME_ID, *EXACT_REASONS, *NEAR_REASONS)
 
 
 class DedupeConfig(StageConfig):
@@ -41,10 +47,16 @@ class DedupeConfig(StageConfig):
 
     exact: bool = True
     """Drop a pair whose normalised prompt, chosen and rejected text another pair has."""
-    near: bool = False
-    """Drop near duplicates too (MinHash, verified by exact Jaccard)."""
+    near: bool = True
+    """Look for near duplicates too (MinHash, verified by exact Jaccard), and drop them at the levels below."""
     threshold: float = Field(0.8, gt=0.0, le=1.0)
     """Jaccard similarity of word shingles from which two texts are near duplicates."""
+    near_pairs: bool = True
+    """Drop a pair of which all three texts are near duplicates of another pair's."""
+    near_questions: bool = True
+    """Drop the pairs of a question that is a near duplicate of another question."""
+    near_answers: bool = True
+    """Drop a pair whose chosen or rejected answer is a near duplicate of the same side under another question."""
 
 
 def dedupe(store: Store, pairs: Manifest, config: DedupeConfig, seed: int) -> Manifest:
@@ -56,22 +68,53 @@ def dedupe(store: Store, pairs: Manifest, config: DedupeConfig, seed: int) -> Ma
 
     def build(work: Workspace) -> dict[str, int]:
         source = pairs.path("pairs.parquet")
-        rows = all_rows(keyed_rows(source))
-        verdicts = [repeated_ids(source, rows["pair_id"]).select("row", pl.lit(SAME_ID).alias("reason"), "keeper")]
+        sketches = {kind: Sketches(_emptied(work, kind), config.threshold) for kind in ("prompt", "answer")}
+
+        def sketch(kind: str, texts: Mapping[bytes, str]) -> None:
+            sketches[kind].add(texts)
+
+        read = keyed_rows(source, sketch if config.near else None)
+        rows = all_rows(_reported(work, read, pairs.counts.get("pairs")))
+        verdicts = [repeated_ids(source, rows["pair_id"])]
         if config.exact:
             verdicts.append(exact_reasons(kept_rows(rows, *verdicts), seed))
-        kept = kept_rows(rows, *verdicts).sort("pair_id")
+        kept = kept_rows(rows, *verdicts)
+        joined: list[Int] = []
+        if config.near:
+            work.message("comparing what may be near duplicates")
+            prompts = near_texts(sketches["prompt"], kept, ("prompt",), source, config.threshold)
+            answers = near_texts(sketches["answer"], kept, ("chosen", "rejected"), source, config.threshold)
+            levels = Levels(config.near_pairs, config.near_questions, config.near_answers)
+            verdicts.append(near_reasons(kept, prompts, answers, levels, seed))
+            kept = kept_rows(rows, *verdicts)
+        kept = kept.sort("pair_id")
+        if config.near:
+            joined = hubs(kept, prompts, answers)
         links = [kept.select("site", "question_id"), kept.select("prompt")]
-        cluster = names(components(kept.height, links), kept["pair_id"]).alias("cluster")
+        cluster = names(components(kept.height, links, joined), kept["pair_id"]).alias("cluster")
 
         judged = pl.concat(verdicts)
         dropped_rows(rows, judged).write_parquet(work.folder / "dropped.parquet")
-        scratch = work.partial / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
         order = kept["row"].cast(pl.Int64).to_numpy()
+        scratch = _emptied(work, "order")
         write_ordered(source, work.folder / "pairs.parquet", order, DEDUPED_SCHEMA, scratch, cluster.to_frame())
         tally = dict(judged["reason"].value_counts().iter_rows())
         return {"pairs": rows.height, "kept": kept.height, **reasons("dropped", REASONS, tally)}
 
     return store.stage("dedupe", VERSION, {**config.identity(), "seed": seed}, {"pairs": pairs}, build)
+
+
+def _emptied(work: Workspace, name: str) -> Path:
+    """A folder for what does not fit in memory. Nothing in it is worth keeping from an earlier try."""
+    folder = work.partial / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
+
+
+def _reported(work: Workspace, frames: Iterator[pl.DataFrame], total: int | None) -> Iterator[pl.DataFrame]:
+    done = 0
+    for frame in frames:
+        yield frame
+        done += frame.height
+        work.progress(done, total, "pairs")

@@ -4,7 +4,7 @@ Works on the ids of the pairs and on 128-bit keys of their normalised texts: 48 
 which are read in batches and forgotten.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ EXACT_REASONS: Final = (
     "exact_duplicate",  # another pair has the same prompt, chosen and rejected
 )
 
-OnTexts = Callable[[str, dict[bytes, str]], None]
+OnTexts = Callable[[str, Mapping[bytes, str]], None]
 
 
 def keyed_rows(source: Path, on_texts: OnTexts | None = None) -> Iterator[pl.DataFrame]:
@@ -55,13 +55,13 @@ def keyed_rows(source: Path, on_texts: OnTexts | None = None) -> Iterator[pl.Dat
 
 
 def repeated_ids(source: Path, ids: pl.Series) -> pl.DataFrame:
-    """`row` and `keeper`: rows whose pair_id another row has too, and the row of that id that stays.
+    """`row`, `reason` and `keeper`: rows whose pair_id another row has too, and the row of that id that stays.
 
     Which one stays follows from what stands in the rows, not from their order.
     """
     suspects = ids.is_duplicated()
     if not suspects.any():
-        return pl.DataFrame(schema={"row": pl.UInt32, "keeper": pl.UInt32})
+        return pl.DataFrame(schema={"row": pl.UInt32, "reason": pl.String, "keeper": pl.UInt32})
     start, found = 0, []
     for batch in batches(source):
         here = suspects.slice(start, batch.height)
@@ -71,7 +71,7 @@ def repeated_ids(source: Path, ids: pl.Series) -> pl.DataFrame:
         start += batch.height
     ranked = pl.concat(found).sort("pair_id", "said", "row")
     return (
-        ranked.select("row", keeper=pl.col("row").first().over("pair_id"))
+        ranked.select("row", reason=pl.lit(SAME_ID), keeper=pl.col("row").first().over("pair_id"))
         .filter(pl.col("row") != pl.col("keeper"))
         .sort("row")
     )

@@ -1,0 +1,129 @@
+"""Which texts are near duplicates of one another: candidates by MinHash, each verified by exact Jaccard.
+
+Prompts are compared with prompts and answers with answers; equal texts are one text. MinHash decides only what is
+looked at: what is called near here is so by its shingles.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from tasks.clusters import connected
+from tasks.content import normalised
+from tasks.jaccard import Int, ShingleSets
+from tasks.minhash import Sketches
+from tasks.ordered import batches
+
+CROWD: Final = 64  # texts in a bucket from which it is not compared all with all, but with one leader after the other
+LEADERS: Final = 1_000  # in one bucket
+
+
+@dataclass(frozen=True)
+class NearTexts:
+    """The distinct texts of one kind and which of them are near duplicates."""
+
+    keys: pl.DataFrame
+    """`key` (content key) and `text`, its number, in the order of the keys. One number more is the empty text's."""
+    shingles: Int
+    """How many each text has, with repeats."""
+    left: Int
+    """Edges: text left[i] and text right[i] are at least as similar as the threshold; left < right."""
+    right: Int
+
+    def numbers(self, keys: pl.Series) -> Int:
+        """The numbers of texts by their content keys."""
+        found = pl.DataFrame({"key": keys}).join(self.keys, on="key", how="left", maintain_order="left")
+        return found["text"].cast(pl.Int64).fill_null(self.keys.height).to_numpy()
+
+    def components(self) -> Int:
+        """The connected component of each text."""
+        return connected(self.shingles.size, self.left, self.right)
+
+
+def near_texts(
+    sketches: Sketches, rows: pl.DataFrame, columns: Sequence[str], source: Path, threshold: float
+) -> NearTexts:
+    """The near duplicates among the texts in `columns` of the `rows` of the table `source`.
+
+    sketches  has been told of all of them, and perhaps of more
+    rows      `row`, its number in the table, and for each of `columns` the content key of the text
+    """
+    texts = sketches.finish()
+    used = pl.concat([rows.select(key=column) for column in columns]).unique()
+    texts = texts.join(used, on="key", how="semi").sort("key")
+    entries = texts["entry"].to_numpy()
+    keys = texts.select("key").with_row_index("text")
+    suspect = np.zeros(entries.size, dtype=bool)
+    for bucket in sketches.buckets(entries):
+        suspect[bucket["text"]] = True
+    sets = ShingleSets(sketches.folder / "sets", entries.size)
+    _read(sets, keys.filter(pl.Series(suspect)), rows, columns, source)
+    left, right = _edges(sketches, entries, sets, threshold)
+    return NearTexts(keys, np.append(texts["shingles"].to_numpy(), 0), left, right)
+
+
+def _read(sets: ShingleSets, wanted: pl.DataFrame, rows: pl.DataFrame, columns: Sequence[str], source: Path) -> None:
+    """Read the texts that are to be compared once more, each where it stands first, and keep their shingles."""
+    stand = [rows.select("row", key=column, column=pl.lit(column)).join(wanted, on="key") for column in columns]
+    there = pl.concat(stand).sort("row", "column").unique("text", keep="first", maintain_order=True)
+    first = there["row"].to_numpy()
+    start = 0
+    for batch in batches(source, columns) if there.height else ():
+        here = there.slice(*_span(first, start, start + batch.height))
+        stands = here.select("row", "column").iter_rows()
+        texts = [normalised(batch[column][row - start] or "") for row, column in stands]
+        sets.add(here["text"].cast(pl.Int64).to_numpy(), texts)
+        start += batch.height
+    sets.finish()
+
+
+def _span(ascending: NDArray[np.integer], low: int, high: int) -> tuple[int, int]:
+    """Where the numbers from `low` to below `high` begin, and how many there are."""
+    begin, end = np.searchsorted(ascending, [low, high])
+    return int(begin), int(end - begin)
+
+
+def _edges(sketches: Sketches, entries: NDArray[np.uint32], sets: ShingleSets, threshold: float) -> tuple[Int, Int]:
+    """The candidates of all bands that are similar enough."""
+    seen = np.empty(0, dtype=np.uint64)  # both numbers of an edge in one, sorted
+    found = [np.empty(0, dtype=np.uint64)]
+    for bucket in sketches.buckets(entries):
+        sized = bucket.with_columns(size=pl.len().over("key"))
+        small = sized.filter(pl.col("size") <= CROWD).select("key", "text")
+        met = small.join(small, on="key").filter(pl.col("text") < pl.col("text_right"))
+        codes = np.unique(_code(met["text"].to_numpy(), met["text_right"].to_numpy()))
+        new = np.setdiff1d(codes, seen, assume_unique=True)
+        left, right = _decoded(new)
+        found.append(new[sets.similarity(left, right) >= threshold])
+        seen = np.union1d(seen, new)
+        crowded = sized.filter(pl.col("size") > CROWD).group_by("key", maintain_order=True).agg("text")
+        for members in crowded["text"]:
+            found.extend(_led(members.cast(pl.Int64).to_numpy(), sets, threshold))
+    return _decoded(np.unique(np.concatenate(found)))
+
+
+def _led(members: Int, sets: ShingleSets, threshold: float) -> Iterator[NDArray[np.uint64]]:
+    """Edges in a crowded bucket: all that is near its first text goes with that, then the next one leads.
+
+    A thousand copies of one form letter cost a thousand comparisons and not half a million.
+    """
+    for _ in range(LEADERS):
+        if members.size < 2:
+            return
+        leader, rest = np.full(members.size - 1, members[0]), members[1:]
+        near = sets.similarity(leader, rest) >= threshold
+        yield _code(leader[near], rest[near])
+        members = rest[~near]
+
+
+def _code(left: NDArray[np.integer], right: NDArray[np.integer]) -> NDArray[np.uint64]:
+    return (left.astype(np.uint64) << np.uint64(32)) | right.astype(np.uint64)
+
+
+def _decoded(codes: NDArray[np.uint64]) -> tuple[Int, Int]:
+    return (codes >> np.uint64(32)).astype(np.int64), (codes & np.uint64(0xFFFFFFFF)).astype(np.int64)
