@@ -6,18 +6,29 @@ that counts is that of the last edit, or of the creation of a post never edited.
 """
 
 from datetime import UTC, datetime
+from typing import Final
 
 import polars as pl
 
+_VERSIONS: Final = (
+    ("CC BY-SA 2.5", datetime(2011, 4, 8, tzinfo=UTC)),  # until then
+    ("CC BY-SA 3.0", datetime(2018, 5, 2, tzinfo=UTC)),
+)
+_NEWEST: Final = "CC BY-SA 4.0"
+
 
 def licence(stated: pl.Expr, created: pl.Expr, edited: pl.Expr) -> pl.Expr:
-    """The licence of each post, e.g. "CC BY-SA 4.0"; `stated` is null where the row says nothing."""
+    """The licence of each post, e.g. "CC BY-SA 4.0"; `stated` is null where the row says nothing.
+
+    Null where no date is known either.
+    """
     when = pl.coalesce(edited, created)
-    worked_out = (
-        pl.when(when < datetime(2011, 4, 8, tzinfo=UTC))
-        .then(pl.lit("CC BY-SA 2.5"))
-        .when(when < datetime(2018, 5, 2, tzinfo=UTC))
-        .then(pl.lit("CC BY-SA 3.0"))
-        .otherwise(pl.lit("CC BY-SA 4.0"))
-    )
+    worked_out = pl.when(when.is_not_null()).then(pl.lit(_NEWEST))
+    for name, end in reversed(_VERSIONS):
+        worked_out = pl.when(when < end).then(pl.lit(name)).otherwise(worked_out)  # type: ignore[assignment]
     return pl.coalesce(stated, worked_out)
+
+
+def licence_by_date(created: datetime) -> str:
+    """The licence of a post that states none and of which no edit is known."""
+    return next((name for name, end in _VERSIONS if created < end), _NEWEST)

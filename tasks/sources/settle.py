@@ -51,7 +51,7 @@ def _losers(parts: Sequence[Path], repeated: pl.Series) -> pl.DataFrame:
     rows = []
     for number, part in enumerate(parts):
         held = pl.read_parquet(part).with_row_index("row").filter(pl.col("id").is_in(repeated.implode()))
-        content = held.select(pl.exclude("row", "offset")).iter_rows()
+        content = held.select(pl.exclude("row", "offset", "place")).iter_rows()
         rows.append(
             held.select("row", "id", "offset").with_columns(
                 part=pl.lit(number, pl.Int64),
