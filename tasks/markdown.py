@@ -6,12 +6,16 @@ backslashes are put away before and put back after.
 """
 
 import re
+from dataclasses import replace
 from functools import cache
 from html import unescape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from html_to_markdown._html_to_markdown import ConversionOptions as NativeOptions
+    from html_to_markdown._html_to_markdown import ConversionResult
 
 # A stand-in is a number between two of one of these characters; a post that has the first is given the next.
 _MARKS: Final = [chr(code) for code in range(0xE0A0, 0xE0E0)]  # private use
@@ -24,8 +28,10 @@ _AWAY: Final = re.compile(
     r"|\\+",
     re.DOTALL,
 )
-_LONGEST_ATTRIBUTES: Final = 50_000  # characters of one tag; the library takes quadratic time over them
-_LONG_TAG: Final = re.compile(f"<[^<>]{{{_LONGEST_ATTRIBUTES}}}")
+_LONG: Final = 50_000  # characters; the library takes quadratic time over the attributes of one tag
+_LONG_TAG: Final = re.compile(f"<[^<>]{{{_LONG}}}")
+# Over posts with no other tags than these the library's quick way gives the same, in half the time.
+_NOT_PLAIN: Final = re.compile(r"<(?!/?(?:p|a|em|strong|code|pre|img|h[1-3]|b|i)[ >])")
 _LONGEST_MATHS: Final = 200_000  # characters of a post; no true one has more, and the search could take long
 
 
@@ -39,11 +45,9 @@ class Converted(NamedTuple):
 
 def to_markdown(html: str, site: str) -> Converted:
     """The Markdown of a post of `site`, stripped. Links relative to the site are made absolute, code is left alone."""
-    # The library's Python face makes its options anew for each text, which takes longer than converting it.
-    from html_to_markdown._html_to_markdown import convert
-    from html_to_markdown.exceptions import ConversionError
-
-    if len(html) > _LONGEST_ATTRIBUTES and _LONG_TAG.search(html):
+    library = _library(site)
+    long = len(html) > _LONG
+    if long and _LONG_TAG.search(html):
         return Converted("", False)
     hidden, mark = html, None
     away: list[str] = []
@@ -51,18 +55,22 @@ def to_markdown(html: str, site: str) -> Converted:
         mark = next((mark for mark in _MARKS if mark not in html), None)
         if mark is not None:
             hidden = _put_away(html, mark, away)
-    if "</table>" in hidden:  # without the empty paragraph a table in a div runs into a quotation that follows
+    options = library.options
+    if not long and _NOT_PLAIN.search(hidden) is None:
+        options = library.plain_options
+    elif "</table>" in hidden:  # without the empty paragraph a table in a div runs into a quotation that follows
         hidden = hidden.replace("</table>", "</table><p></p>")
     if '<pre class="lang-none ' in hidden:
         hidden = hidden.replace('<pre class="lang-none ', '<pre class="')
     try:
-        result = convert(html=hidden, options=_options(site), visitor=None)
-    except ConversionError:  # what it panics at, too: lists in preformatted text, and other things no editor makes
+        result = library.convert(hidden, options)
+    except library.failures:  # what it panics at, too: lists in preformatted text, and what else no editor makes
         return Converted("", False)
     text = result.content or ""
-    if mark is not None and away:
-        text = _put_back(text, mark, away)
-    complete = all(str(warning.kind) != "depth_limit_exceeded" for warning in result.warnings)
+    if away:
+        text = _put_back(text, str(mark), away)
+    warnings = result.warnings
+    complete = not warnings or all(str(warning.kind) != "depth_limit_exceeded" for warning in warnings)
     return Converted(text.strip(), complete)
 
 
@@ -101,10 +109,21 @@ def _put_back(text: str, mark: str, away: list[str]) -> str:
     return place.sub(original, text)
 
 
+class _Library(NamedTuple):
+    """html-to-markdown with its options made: its Python face makes them anew for each text, at twice the time."""
+
+    convert: "Callable[[str, NativeOptions], ConversionResult]"
+    options: "NativeOptions"
+    plain_options: "NativeOptions"
+    failures: type[Exception]
+
+
 @cache
-def _options(site: str) -> "NativeOptions":
+def _library(site: str) -> _Library:
     from html_to_markdown import ConversionOptions
+    from html_to_markdown._html_to_markdown import convert
     from html_to_markdown.api import _to_rust_conversion_options
+    from html_to_markdown.exceptions import ConversionError
 
     options = ConversionOptions(
         base_url=f"https://{site}/",
@@ -113,9 +132,9 @@ def _options(site: str) -> "NativeOptions":
         sub_symbol="<sub>",
         compact_tables=True,  # columns padded to one width would be tokens for nothing
         extract_metadata=False,
-        include_document_structure=False,
-        preprocessing=None,
+        tier_strategy="tier2",
     )
-    native = _to_rust_conversion_options(options)
-    assert native is not None
-    return native
+    thorough = _to_rust_conversion_options(options)
+    quick = _to_rust_conversion_options(replace(options, tier_strategy="tier1"))
+    assert thorough is not None and quick is not None
+    return _Library(convert, thorough, quick, ConversionError)

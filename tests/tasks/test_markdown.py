@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.markdown import to_markdown
+from tasks.markdown import _NOT_PLAIN, _library, to_markdown
 
 SITE = "beer.stackexchange.com"
 
@@ -102,7 +102,7 @@ def test_hostile_html_is_converted_or_refused_in_bounded_time_without_a_crash() 
     shapes = "\n".join(f"    {name!r}: ({code}, {complete})," for name, (code, complete) in HOSTILE.items())
     program = f"""
 import time
-from tasks.markdown import to_markdown
+from tasks.markdown import _NOT_PLAIN, _library, to_markdown
 shapes = {{
 {shapes}
 }}
@@ -145,3 +145,17 @@ MATHS = st.text(st.sampled_from("abx_^*+-=\\{}12 \n.&<>#|~`[]()!"), min_size=1, 
 def test_maths_between_dollars_comes_out_as_it_went_in(maths: str) -> None:
     escaped = maths.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert f"$${maths}$$" in to_markdown(f"<p>so $${escaped}$$ holds</p>", SITE).text
+
+
+def test_the_quick_way_for_plain_posts_gives_what_the_thorough_one_gives() -> None:
+    library = _library(SITE)
+    plain = [html for html, _ in CASES.values() if _NOT_PLAIN.search(html) is None]
+    plain += [
+        "<h1>a\nb</h1>\n\n<p>x <strong>a <em>b</em></strong><code>c</code>, <a href='/q'><img src='//x/i.png'></a></p>",
+        '<p>a</p><pre class="lang-py"><code>  x\n\n\ny\t\n</code></pre>text<p>b<img src="/i.png" alt="t"></p>',
+        "<p>\n  wide   space\n </p>\n<p></p><p><em> x </em>y<b>z</b> 1. not a list</p>1) nor # this",
+        "<pre>a <a href='x'>b</a> &lt;b&gt;</pre><p>https://x.com/a_b_c &amp;amp; <a href='mailto:x@y.z'>m</a></p>",
+    ]
+    assert len(plain) > 12
+    for html in plain:
+        assert library.convert(html, library.plain_options).content == library.convert(html, library.options).content
