@@ -1,0 +1,253 @@
+"""A training as users meet it: killed, stopped, damaged, and at the end the same bytes as one that nobody disturbed."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from training.checkpoint import find_checkpoint, read_checkpoint
+from training.jobs import TrainJob
+from training.launch import RanksFailed, launch
+from training.status import Outcome, Progress, TrainerError, read_failures
+
+LONG = {"epochs": 16, "save_every": 10, "ranks": 2, "zero_stage": 2}  # 80 steps
+
+
+def run(job: TrainJob, on_progress: Callable[[Progress], None] | None = None) -> Outcome:
+    return launch(
+        "training.run", job.folder / "job.json", job.folder, ranks=job.config.ranks,
+        log_file=job.folder / "train.log", on_progress=on_progress,
+    )  # fmt: skip
+
+
+def ranks_of(job: TrainJob) -> dict[int, psutil.Process]:
+    """The living processes of a training, by rank."""
+    children = [child for child in psutil.Process().children() if str(job.folder / "job.json") in child.cmdline()]
+    return {int(child.environ()["RANK"]): child for child in children}
+
+
+def signal_once(job: TrainJob, rank: int, number: int, at: int) -> Callable[[Progress], None]:
+    """Signal one rank when the training has made `at` steps."""
+    sent: list[int] = []
+
+    def on_progress(progress: Progress) -> None:
+        if progress.done >= at and not sent:
+            sent.append(progress.done)
+            os.kill(ranks_of(job)[rank].pid, number)
+
+    return on_progress
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(job_maker) -> TrainJob:
+    job = job_maker("undisturbed", **LONG)
+    assert run(job).state == "finished"
+    return job
+
+
+@pytest.fixture(scope="module")
+def disturbed(job_maker) -> tuple[TrainJob, dict[str, object]]:
+    """Killed after step 25 or so, stopped on request after step 50 or so, its newest checkpoint damaged, finished."""
+    job = job_maker("disturbed", **LONG)
+    seen: dict[str, object] = {}
+    with pytest.raises(RanksFailed) as killed:
+        run(job, signal_once(job, 1, signal.SIGKILL, at=25))
+    seen["killed"] = killed.value
+    seen["left after the kill"] = ranks_of(job)
+    with pytest.raises(RanksFailed) as stopped:
+        run(job, signal_once(job, 1, signal.SIGTERM, at=50))
+    seen["stopped"] = stopped.value
+    newest = sorted((job.folder / "checkpoints").glob("step-*"))[-1]
+    seen["newest"] = newest
+    flip_a_byte(newest / "state-00000.safetensors")
+    seen["outcome"] = run(job)
+    return job, seen
+
+
+def test_a_killed_rank_ends_the_training_for_now(disturbed):
+    _, seen = disturbed
+    assert seen["killed"].kind == "killed" and seen["killed"].transient
+    assert "rank 1 was killed by SIGKILL" in str(seen["killed"])
+    assert seen["left after the kill"] == {}
+
+
+def test_one_rank_that_is_asked_to_stop_stops_all_with_a_checkpoint(disturbed):
+    _, seen = disturbed
+    assert seen["stopped"].kind == "stopped" and seen["stopped"].transient
+    step = int(seen["newest"].name.removeprefix("step-"))
+    assert 50 <= step < 80
+    assert f"stopped on request after step {step}" in str(seen["stopped"])
+
+
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_taken(disturbed):
+    _, seen = disturbed
+    facts = seen["outcome"].facts
+    (refusal,) = facts["refused_checkpoints"]
+    assert str(seen["newest"]) in refusal and "state-00000.safetensors has other bytes" in refusal
+    before = int(seen["newest"].name.removeprefix("step-"))
+    assert 0 < facts["resumed_from_step"] < before and facts["resumed_from_step"] % 10 == 0
+
+
+def test_a_disturbed_training_ends_with_the_same_bytes(disturbed, undisturbed):
+    job, _ = disturbed
+    metrics = (job.folder / "metrics.jsonl").read_bytes()
+    assert metrics == (undisturbed.folder / "metrics.jsonl").read_bytes()
+    assert digests(job.export) == digests(undisturbed.export)
+
+
+def test_metrics_are_one_object_a_step_under_known_names(undisturbed):
+    lines = [json.loads(line) for line in (undisturbed.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 81))
+    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert lines[0]["learning_rate"] == 0.0 and lines[8]["learning_rate"] == pytest.approx(1e-3)
+    assert lines[-1]["loss"] < 0.1 and lines[-1]["rewards/accuracies"] == 1.0
+    assert lines[4]["epoch"] == 1.0
+    expected = {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "rewards/margins", "logps/chosen"}
+    assert expected <= lines[0].keys()
+    assert not any("second" in key or "perf" in key for key in lines[0])
+    assert (undisturbed.folder / "perf.log").read_text().count("tokens_per_second") == 80
+
+
+def test_the_export_is_a_model_with_the_start_models_companions(undisturbed, tiny_llama):
+    exported = AutoModelForCausalLM.from_pretrained(undisturbed.export)
+    start = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    moved = [(a - b).abs().max().item() for a, b in zip(exported.parameters(), start.parameters(), strict=True)]
+    assert min(moved) > 0 and exported.dtype == start.dtype
+    assert exported.lm_head.weight.data_ptr() == exported.model.embed_tokens.weight.data_ptr()
+
+
+def test_two_checkpoints_are_kept_and_the_pointer_names_the_newest(undisturbed):
+    folder = undisturbed.folder / "checkpoints"
+    assert sorted(path.name for path in folder.glob("step-*")) == ["step-00000060", "step-00000070"]
+    assert (folder / "latest").read_text() == "step-00000070\n"
+    assert not list(folder.glob(".writing-*"))
+
+
+def identity(job: TrainJob) -> dict[str, object]:
+    newest = sorted((job.folder / "checkpoints").glob("step-*"))[-1]
+    found: dict[str, object] = json.loads((newest / "checkpoint.json").read_text())["identity"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda place: flip_a_byte(place / "state-00000.safetensors"), "state-00000.safetensors has other bytes"),
+        (lambda place: os.truncate(place / "state-00000.safetensors", 100), "has 100 bytes and should have"),
+        (lambda place: (place / "metrics.jsonl").unlink(), "metrics.jsonl cannot be read"),
+        (lambda place: (place / "checkpoint.json").write_text('{"step": 7'), "checkpoint.json cannot be read"),
+        (lambda place: (place / "checkpoint.json").write_text("[]"), "checkpoint.json cannot be read"),
+    ],
+)
+def test_a_torn_checkpoint_is_refused_by_name(undisturbed, tmp_path, damage, words):
+    shutil.copytree(undisturbed.folder / "checkpoints", tmp_path / "checkpoints")
+    newest, before = tmp_path / "checkpoints" / "step-00000070", tmp_path / "checkpoints" / "step-00000060"
+    damage(newest)
+    with pytest.raises(TrainerError, match="is refused") as refused:
+        read_checkpoint(newest, identity(undisturbed))
+    assert str(newest) in str(refused.value) and words in str(refused.value)
+    found, refusals = find_checkpoint(tmp_path / "checkpoints", identity(undisturbed))
+    assert found is not None and found.folder == before
+    assert refusals == [str(refused.value)]
+
+
+def test_a_checkpoint_of_other_numerics_is_refused(undisturbed):
+    other = identity(undisturbed) | {"seed": 8}
+    with pytest.raises(TrainerError, match="of a training with other seed"):
+        read_checkpoint(undisturbed.folder / "checkpoints" / "step-00000070", other)
+
+
+def alone(job: TrainJob) -> subprocess.CompletedProcess[str]:
+    """The training as a program of its own, without a launcher."""
+    return subprocess.run(
+        [sys.executable, "-m", "training.run", str(job.folder / "job.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_broken_weights_stop_the_first_step_and_name_its_pairs(job_maker, tiny_llama, tmp_path):
+    shutil.copytree(tiny_llama, tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / "model.safetensors")
+    weights["model.norm.weight"][0] = math.nan
+    save_file(weights, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    job = job_maker("nan", model=tmp_path / "broken")
+    assert alone(job).returncode == 1
+    (failure,) = read_failures(job.folder)
+    assert (failure.kind, failure.step) == ("nonfinite", 1)
+    named = json.loads((job.folder / "nonfinite.json").read_text())
+    assert named["step"] == 1 and len(named["pair_ids"]) == 4
+    assert named["pair_ids"][0] in failure.message
+    assert not job.export.exists() and not list(job.checkpoints.glob("step-*"))
+
+
+def test_a_reference_of_another_model_is_refused_before_the_first_update(job_maker, reference, tmp_path):
+    table = pq.read_table(reference)
+    moved = table.set_column(1, "ref_chosen_logps", [[value + 0.5 for value in table["ref_chosen_logps"].to_pylist()]])
+    pq.write_table(moved, tmp_path / "moved.parquet")
+    job = job_maker("wrong-reference", reference=tmp_path / "moved.parquet")
+    assert alone(job).returncode == 1
+    (failure,) = read_failures(job.folder)
+    assert failure.kind == "reference"
+    assert str(tmp_path / "moved.parquet") in failure.message and "must be 0.693147" in failure.message
+    assert (job.folder / "metrics.jsonl").read_text() == ""
+
+
+def test_a_job_that_is_none_is_said_in_a_line(tmp_path):
+    (tmp_path / "job.json").write_text('{"model": 3}')
+    done = subprocess.run(
+        [sys.executable, "-m", "training.run", str(tmp_path / "job.json")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "is not a training job" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kills_at_any_moment_change_no_byte(job_maker, seed):
+    """A checkpoint after every step, so that most kills fall into a save; both ranks are killed in turn."""
+    settings = {**LONG, "epochs": 6, "save_every": 1}
+    calm = job_maker(f"calm-{seed}", **settings)
+    run(calm)
+    job = job_maker(f"killed-{seed}", **settings)
+    draw = torch.Generator().manual_seed(seed)
+    reached, kills = 0, 0
+    while reached < 28:
+        at = reached + 1 + int(torch.randint(0, 6, (), generator=draw))
+        try:
+            run(job, signal_once(job, kills % 2, signal.SIGKILL, at=at))
+        except RanksFailed as failed:
+            assert failed.transient, failed
+            kills += 1
+        else:
+            break
+        found, _ = find_checkpoint(job.folder / "checkpoints", identity(calm))
+        reached = 0 if found is None else found.step
+    run(job)
+    assert kills >= 3
+    assert (job.folder / "metrics.jsonl").read_bytes() == (calm.folder / "metrics.jsonl").read_bytes()
+    assert digests(job.export) == digests(calm.export)
