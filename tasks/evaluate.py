@@ -16,8 +16,9 @@ from tasks.config import StageConfig
 from tasks.held_out import check_pairs, facts_of, joined, token_lengths
 from tasks.ingest import SourceConfig
 from tasks.manifest import Manifest
-from tasks.metrics import ROWS_SCHEMA, margins, metrics, no_metrics
+from tasks.metrics import ROWS_SCHEMA, metrics, no_metrics
 from tasks.plots import draw_evaluation
+from tasks.rewards import margins, reward_of
 from tasks.scoring import score
 from tasks.store import Store, Workspace, write_text
 from training.config import TrainConfig
@@ -50,6 +51,8 @@ def evaluate(
 ) -> Manifest:  # fmt: skip
     """Metrics of the tuned model beside the start model and the baselines that a sceptic asks for."""
 
+    reward = reward_of(train.loss)
+
     def build(work: Workspace) -> dict[str, int]:
         lengths = token_lengths(tokens.path("held_out"), tokens.config.get("max_length"))
         rows = pl.DataFrame(schema=ROWS_SCHEMA)
@@ -69,9 +72,9 @@ def evaluate(
                 precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
             )  # fmt: skip
             rows = joined(lengths, pl.read_parquet(scored), referred)
-            rows = rows.with_columns(margins(rows, train.beta)).select(ROWS_SCHEMA.names())
+            rows = rows.with_columns(margins(rows, train.beta, reward)).select(ROWS_SCHEMA.names())
             facts = facts_of(sampled.path("held_out.parquet"), rows, lengths)
-            found = metrics(facts, beta=train.beta, times=config.bootstrap, seed=seed)
+            found = metrics(facts, beta=train.beta, times=config.bootstrap, seed=seed, reward=reward)
             draw_evaluation(work.folder / "plots", found, facts)
             work.message(headline(found))
         rows.write_parquet(work.folder / "rows.parquet", statistics=True)
@@ -83,7 +86,7 @@ def evaluate(
         return {"pairs": rows.height, "questions": found["questions"], "right": right, "ties": ties,
                 "wrong": rows.height - right - ties}  # fmt: skip
 
-    identity = config.identity() | {"beta": train.beta, "precision": train.precision, "seed": seed}
+    identity = config.identity() | {"beta": train.beta, "precision": train.precision, "reward": reward, "seed": seed}
     inputs = {"train": trained, "tokenize": tokens, "reference": reference, "sample": sampled}
     return store.stage("evaluate", VERSION, identity, inputs, build)
 

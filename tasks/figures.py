@@ -81,7 +81,7 @@ def further_numbers(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     loss_ends = NOTHING if found["loss_low"] is None else f"{found['loss_low']:.4f} to {found['loss_high']:.4f}"
     return [
         ("mean margin", f"{found['margin']:.4f}", margin_ends),
-        ("mean loss (ln 2 = 0.6931 before training)", f"{found['loss']:.4f}", loss_ends),
+        ("mean −log sigmoid(margin); 0.6931 = does not know", f"{found['loss']:.4f}", loss_ends),
         share("right where the chosen answer is shorter", length["where_chosen_shorter"]),
         share("right where the chosen answer is longer", length["where_chosen_longer"]),
         ("pairs whose chosen answer is longer", percent(length["chosen_longer"]), "tokens, after truncation"),

@@ -19,6 +19,7 @@ from tasks.calibration import brier, loss, reliability
 from tasks.curves import Bin, curves
 from tasks.facts import unit_numbers
 from tasks.length_control import length_controlled
+from tasks.rewards import Reward, rewards
 from tasks.statistics import Estimate, FloatArray, Ratio, bootstrap, coin_range, mcnemar, mean
 
 ROWS_SCHEMA: Final = pl.Schema(
@@ -30,18 +31,11 @@ ROWS_SCHEMA: Final = pl.Schema(
         "ref_rejected_logps": pl.Float64,
         "chosen_tokens": pl.Int64,  # completion tokens as the model sees them, after truncation
         "rejected_tokens": pl.Int64,
-        "margin": pl.Float64,  # beta × ((chosen - ref_chosen) - (rejected - ref_rejected))
+        "margin": pl.Float64,  # reward of chosen minus reward of rejected (tasks/rewards.py)
     }
 )
 
 HEADLINE: Final = ("accuracy", "accuracy_low", "accuracy_high", "margin", "loss", "length_baseline_accuracy")
-
-
-def margins(rows: pl.DataFrame, beta: float) -> pl.Series:
-    """beta × ((chosen - ref_chosen) - (rejected - ref_rejected)): Rafailov et al. 2023, equation 7."""
-    chosen = pl.col("chosen_logps") - pl.col("ref_chosen_logps")
-    rejected = pl.col("rejected_logps") - pl.col("ref_rejected_logps")
-    return rows.select(margin=beta * (chosen - rejected)).to_series()
 
 
 def no_metrics(reason: str) -> dict[str, Any]:
@@ -49,13 +43,15 @@ def no_metrics(reason: str) -> dict[str, Any]:
     return {**dict.fromkeys(HEADLINE), "reason": reason, "pairs": 0, "questions": 0}
 
 
-def metrics(rows: pl.DataFrame, *, beta: float, times: int, seed: int) -> dict[str, Any]:
-    """Every number of metrics.json for `rows`, which must not be empty."""
+def metrics(
+    rows: pl.DataFrame, *, beta: float, times: int, seed: int, reward: Reward = "summed log-ratio"
+) -> dict[str, Any]:
+    """Every number of metrics.json for `rows`, which must not be empty; `reward` is what their margins are made of."""
     units = unit_numbers(rows.get_column("unit"))
     right = rows.get_column("margin").to_numpy() > 0
     rules = baselines(rows)
     bins = curves(rows)
-    ratios = _ratios(rows, right, beta)
+    ratios = _ratios(rows, right, *rewards(rows, beta, reward))
     for name, rule in rules.items():
         if rule.verdicts is not None:
             ratios[f"baseline.{name}"] = mean(rule.verdicts)
@@ -81,6 +77,7 @@ def metrics(rows: pl.DataFrame, *, beta: float, times: int, seed: int) -> dict[s
         "questions": int(units.max()) + 1,
         "ties": int((rows.get_column("margin") == 0.0).sum()),
         "beta": beta,
+        "reward": reward,
         "interval": f"95 %, percentiles of {times} bootstrap resamples of questions; Wilson's where all of them agree",
         "margin_low": found["margin"].low,
         "margin_high": found["margin"].high,
@@ -133,7 +130,9 @@ def metrics(rows: pl.DataFrame, *, beta: float, times: int, seed: int) -> dict[s
     return made
 
 
-def _ratios(rows: pl.DataFrame, right: npt.NDArray[np.bool_], beta: float) -> dict[str, Ratio]:
+def _ratios(
+    rows: pl.DataFrame, right: npt.NDArray[np.bool_], chosen_reward: pl.Series, rejected_reward: pl.Series
+) -> dict[str, Ratio]:
     """Every mean that needs no baseline and no curve."""
     chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens, margin = (
         rows.get_column(name).to_numpy().astype(np.float64) for name in ROWS_SCHEMA.names()[1:]
@@ -161,8 +160,8 @@ def _ratios(rows: pl.DataFrame, right: npt.NDArray[np.bool_], beta: float) -> di
         "drift.rejected": Ratio(rejected_change, rejected_tokens, share=False),
         "drift.chosen_pair": mean(chosen_rate, share=False),
         "drift.rejected_pair": mean(rejected_rate, share=False),
-        "drift.chosen_reward": mean(beta * chosen_change, share=False),
-        "drift.rejected_reward": mean(beta * rejected_change, share=False),
+        "drift.chosen_reward": mean(chosen_reward.to_numpy(), share=False),
+        "drift.rejected_reward": mean(rejected_reward.to_numpy(), share=False),
         "drift.chosen_fell": mean(_strict(ref_chosen, chosen)),
         "drift.rejected_fell": mean(_strict(ref_rejected, rejected)),
     }

@@ -4,13 +4,14 @@ in   Story (tasks/story.py)
 out  text; every name from outside is escaped
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import yaml
 
 from tasks.escaping import as_markdown
 from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, number, percent, setting, words
+from tasks.rewards import FORMULAS, reward_of
 from tasks.story import Source, Story
 from tasks.template import ASSISTANT, USER
 
@@ -119,9 +120,8 @@ def _results(story: Story, picture: bool) -> str:
     said = f"![What decides, and how often it is right]({PICTURE})\n\n" if picture else ""
     said += (
         f"{number(found['pairs'])} held-out pairs of {number(found['questions'])} questions that training never saw. "
-        "A pair is right when the margin beta × ((chosen − reference's chosen) − (rejected − reference's rejected)) "
-        "of summed log-probs is above 0; a tie is wrong. A rule that cannot tell counts one half. Intervals are 95 % "
-        "and drawn over questions, not pairs.\n\n"
+        f"A pair is right when its margin is above 0, that is {FORMULAS[found['reward']]}; a tie is wrong. A rule that "
+        "cannot tell counts one half. Intervals are 95 % and drawn over questions, not pairs.\n\n"
     )
     said += table(("what decides", "accuracy", "95 % interval"), accuracy_table(found)) + "\n"
     said += table(("further numbers", "value", "95 % interval or remark"), further_numbers(found))
@@ -164,7 +164,7 @@ def _training(story: Story) -> str:
             ("lr_scheduler_type", setting(train.get("schedule"))),
             ("lr_scheduler_warmup_ratio", setting(train.get("warmup_ratio"))),
             ("num_epochs", setting(train.get("epochs"))),
-            ("dpo_beta", f"{setting(train.get('beta'))} ({setting(train.get('loss'))} loss on summed log-probs)"),
+            ("dpo_beta", f"{setting(train.get('beta'))} ({_loss(train)})"),
             ("label_smoothing", setting(train.get("label_smoothing"))),
             ("weight_decay", setting(train.get("weight_decay"))),
             ("max_grad_norm", setting(train.get("max_grad_norm"))),
@@ -186,6 +186,15 @@ def _training(story: Story) -> str:
     differing.append(("start model", as_markdown(story.base), as_markdown("allenai/tulu-2-13b")))
     said += "\nWhere this run differs from Tulu V2.5 DPO 13B, StackExchange 60k:\n\n"
     return said + table(("setting", "this model", "the original"), [row for row in differing if row[1] != row[2]])
+
+
+def _loss(train: Mapping[str, Any]) -> str:
+    """The loss and the settings that it alone has."""
+    loss = str(train.get("loss", "sigmoid"))
+    own = {"ld": ("ld_alpha",), "simpo": ("simpo_gamma",)}.get(loss, ())
+    parts = [f"{loss} loss on {reward_of(loss)}s"]
+    parts += [f"{key} {setting(train[key])}" for key in (*own, "sft_weight") if train.get(key)]
+    return ", ".join(parts)
 
 
 def _data(story: Story) -> str:

@@ -66,7 +66,7 @@ def draw_evaluation(folder: Path, found: Mapping[str, Any], rows: pl.DataFrame) 
     """Every plot of one evaluation."""
     lines = [(label, line, _COLOURS[kind]) for label, line, kind in compared(found)]
     save(folder / "accuracy.png", lambda axes: _accuracy(axes, lines, found), height=0.9 + 0.33 * len(lines))
-    save(folder / "margins.png", lambda axes: _margins(axes, rows.get_column("margin").to_numpy()))
+    save(folder / "margins.png", lambda axes: _margins(axes, rows.get_column("margin").to_numpy(), found["reward"]))
     save(folder / "calibration.png", lambda axes: _calibration(axes, found["calibration"]), width=4.6, height=4.2)
     save(folder / "drift.png", lambda axes: _drift(axes, rows))
     for name, bins in found["curves"].items():
@@ -94,14 +94,14 @@ def _accuracy(axes: Axes, lines: Sequence[tuple[str, Mapping[str, Any], str]], f
     title_over_labels(axes, f"Accuracy on {pairs:,} held-out pairs of {questions:,} questions (95 % intervals)")
 
 
-def _margins(axes: Axes, margin: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+def _margins(axes: Axes, margin: np.ndarray[Any, np.dtype[np.float64]], reward: str) -> None:
     reach = max(1e-6, float(np.quantile(np.abs(margin), 0.995)))
     edges = np.linspace(-reach, reach, 41)
     inside = np.clip(margin, -reach, reach)
     axes.hist(inside[margin <= 0], bins=edges, color=WRONG, label="wrong or tied")
     axes.hist(inside[margin > 0], bins=edges, color=MODEL, label="right")
     axes.axvline(0, color=INK, linewidth=1)
-    axes.set_xlabel("margin: beta × (chosen log-ratio − rejected log-ratio); the outermost bars hold the rest")
+    axes.set_xlabel(f"margin: beta × (chosen {reward} − rejected {reward}); the outermost bars hold the rest")
     axes.set_ylabel("pairs")
     axes.grid(axis="y")
     axes.legend(loc="upper left")

@@ -14,6 +14,7 @@ from tasks.data_card import SHARES
 from tasks.data_summary import QUANTILES
 from tasks.escaping import as_html, excerpt, one_line
 from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, number, percent, setting, words
+from tasks.rewards import FORMULAS
 from tasks.story import Example, Source, Story
 
 SHOWN: Final = 3000  # characters of a text in an example
@@ -74,8 +75,8 @@ def _tiles(story: Story) -> str:
          f"{interval(found['accuracy_low'], found['accuracy_high'])}"),
         ("rule", percent(found["length_baseline_accuracy"]), "accuracy of always picking the longer answer"),
         ("", percent(controlled), "accuracy at equal length of both answers"),
-        ("", f"{found['margin']:.3f}", "mean margin; 0 before training"),
-        ("", f"{found['loss']:.3f}", "mean loss; 0.693 before training"),
+        ("", f"{found['margin']:.3f}", f"mean margin, {found['reward']}s times beta"),
+        ("", f"{found['loss']:.3f}", "mean −log sigmoid(margin); 0.693 for a model that does not know"),
         ("", number(found["pairs"]), f"held-out pairs of {number(found['questions'])} questions"),
     ]  # fmt: skip
     shown = "".join(f'<div class="tile {kind}"><b>{value}</b><span>{what}</span></div>' for kind, value, what in tiles)
@@ -88,8 +89,8 @@ def _results(story: Story) -> str:
     found = story.metrics
     said = "".join(f'<p class="warn">{as_html(warning)}</p>' for warning in found["warnings"])
     said += (
-        '<p class="soft">A pair is right when its margin is above 0; a tie is wrong. A rule that cannot tell counts '
-        "one half. Intervals are drawn over questions, not pairs.</p>"
+        f'<p class="soft">A pair is right when its margin is above 0, that is {as_html(FORMULAS[found["reward"]])}; a '
+        "tie is wrong. A rule that cannot tell counts one half. Intervals are drawn over questions, not pairs.</p>"
     )
     said += _table(("what decides", "accuracy", "95 % interval"), _escaped(accuracy_table(found)))
     return said + _table(("further numbers", "value", "95 % interval or remark"), _escaped(further_numbers(found)))

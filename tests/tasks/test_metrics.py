@@ -14,8 +14,9 @@ from tasks.calibration import reliability
 from tasks.errors import StageFailed
 from tasks.facts import FACTS_SCHEMA, pair_facts
 from tasks.held_out import joined
-from tasks.metrics import HEADLINE, ROWS_SCHEMA, margins, metrics, no_metrics
+from tasks.metrics import HEADLINE, ROWS_SCHEMA, metrics, no_metrics
 from tasks.pairs import PAIR_SCHEMA
+from tasks.rewards import margins, reward_of, rewards
 
 
 def made_rows(
@@ -99,6 +100,21 @@ def test_three_pairs_worked_by_hand() -> None:
     assert found["drift"]["chosen_fell"]["share"] == pytest.approx(1 / 3)
     assert found["length"]["where_chosen_shorter"]["accuracy"] == 0.0
     assert found["length"]["chosen_longer"] == pytest.approx(1 / 3)
+
+
+def test_a_margin_is_made_of_what_the_loss_compares() -> None:
+    rows = pl.DataFrame(
+        {"chosen_logps": [-10.0], "ref_chosen_logps": [-20.0], "chosen_tokens": [5],
+         "rejected_logps": [-8.0], "ref_rejected_logps": [-6.0], "rejected_tokens": [4]}
+    )  # fmt: skip
+    assert margins(rows, 0.1, reward_of("sigmoid")).to_list() == pytest.approx([0.1 * (10 - -2)])
+    assert margins(rows, 5.0, reward_of("dpo_norm")).to_list() == pytest.approx([5 * (10 / 5 - -2 / 4)])
+    assert margins(rows, 2.0, reward_of("simpo")).to_list() == pytest.approx([2 * (-10 / 5 - -8 / 4)])
+    assert [reward_of(loss) for loss in ("ipo", "ipo_sum", "robust", "ld")] == [
+        "averaged log-ratio", "summed log-ratio", "summed log-ratio", "summed log-ratio",
+    ]  # fmt: skip
+    chosen, rejected = rewards(rows, 0.1, "summed log-ratio")
+    assert (chosen[0], rejected[0]) == pytest.approx((1.0, -0.2))
 
 
 def test_a_policy_equal_to_its_reference_has_learned_nothing_at_all() -> None:
