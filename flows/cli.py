@@ -106,6 +106,20 @@ def doctor(as_json: JsonOpt = False, debug: DebugOpt = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the Prefect server, if one has to be started.")] = 4200,
+    files_port: Annotated[int, typer.Option(help="Port for the files of the runs.")] = 4201,
+    work_dir: WorkDirOpt = Path("runs"),
+    pool: Annotated[list[str], typer.Option(metavar="POOL", help="Pools that get a worker here.")] = ["cpu", "gpu"],  # noqa: B006
+    debug: DebugOpt = False,
+) -> None:
+    """Start server, pools, workers, limits, automations and deployments on this machine; Ctrl-C stops them."""
+    from flows.up import up
+
+    up(port, files_port, work_dir, pool)
+
+
 def _print(answer: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> None:
     print(json.dumps(answer, ensure_ascii=False, indent=1) if as_json else text(answer))
 

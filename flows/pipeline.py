@@ -13,6 +13,7 @@ from pydantic import Field
 from flows.handover import TRAINING, Handover, train_elsewhere, training_deployment, unfinished
 from flows.hooks import write_cancelled, write_crashed
 from flows.recipe import Recipe, Stage, load_recipe
+from flows.report import FlowReport, current_report, reporting
 from flows.resumes import end_with_worker, only_attempt, refuse_endless_resumes
 from flows.runs import Summary, follow, open_run, run_log, run_name, store_of
 from flows.stages import all_stages
@@ -85,7 +86,8 @@ def run_recipe(
     refuse_endless_resumes()
     run = open_run(name or default_name(recipe), settings)
     store = store_of(settings, run.name, force)
-    with run_log(run), only_attempt(run.folder):
+    # The tasks of `store` report to the log of Prefect by themselves.
+    with run_log(run), reporting(FlowReport(current_report())), only_attempt(run.folder):
         training = training_deployment() if hand_over else None
         if training is None:
             return follow(run, all_stages(prefect_steps(), store, settings), until)

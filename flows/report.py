@@ -7,8 +7,8 @@ log, and a progress artifact when it takes longer than a moment.
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
@@ -95,8 +95,33 @@ def use_report(report: Report) -> None:
     _REPORT.set(report)
 
 
+@contextmanager
+def reporting(report: Report) -> Iterator[None]:
+    """Let what runs inside report to `report`."""
+    token = _REPORT.set(report)
+    try:
+        yield
+    finally:
+        _REPORT.reset(token)
+
+
 def current_report() -> Report:
     return _REPORT.get() or LogReport()
+
+
+class FlowReport:
+    """What a run reports between its tasks: to `inner`, and to the flow run's log in Prefect."""
+
+    def __init__(self, inner: Report) -> None:
+        self._inner = inner
+        self._log = _run_logger()
+
+    def message(self, stage: str, text: str) -> None:
+        self._inner.message(stage, text)
+        self._log(f"{stage}: {text}")
+
+    def progress(self, stage: str, done: float, total: float | None, unit: str) -> None:
+        self._inner.progress(stage, done, total, unit)
 
 
 class TaskReport:

@@ -171,6 +171,8 @@ def run_log(run: Run) -> Iterator[None]:
     handler = logging.FileHandler(run.folder / "run.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logger.addHandler(handler)
+    if logger.level == logging.NOTSET:  # started by a worker: nobody has said how much is to be logged
+        logger.setLevel(logging.INFO)
     try:
         yield
     finally:
