@@ -40,6 +40,11 @@ POST_FAULTS: Final = (
         severity="warning",
     ),
 )
+# Posts of a set that tells ranks in place of votes, and no dates of answers; they lie in a folder a site.
+RANKED_FAULTS: Final = (
+    *(fault for fault in POST_FAULTS if fault.name not in ("no_score", "no_date")),
+    Fault("no_rank", (pl.col("post_type") == _ANSWER) & pl.col("rank").is_null(), "Ranks are what pairs are made by."),
+)
 PAIR_FAULTS: Final = (*FAULTS, duplicate_id("critical"))
 # Of all posts together (data_checks/post_ids.py); `duplicate_id` is asked of posts and pairs alike.
 _ORPHAN: Final = Fault("orphan", pl.lit(value=False), "An answer's question is in the same dump.")
@@ -47,7 +52,7 @@ _ORPHAN: Final = Fault("orphan", pl.lit(value=False), "An answer's question is i
 
 def check() -> Check:
     """Posts have what pairs are made of; pairs from elsewhere are whole. Counts of the other kind are null."""
-    every = {fault.name: fault for fault in (*POST_FAULTS, _ORPHAN, *PAIR_FAULTS)}
+    every = {fault.name: fault for fault in (*POST_FAULTS, *RANKED_FAULTS, _ORPHAN, *PAIR_FAULTS)}
 
     def suite() -> "ExpectationSuite":
         import great_expectations as gx
@@ -64,8 +69,8 @@ def check() -> Check:
 
 
 def _posts_tally(folder: Path) -> pl.DataFrame:
-    found = tally(_posts(folder), POST_FAULTS)
-    repeated, orphans = repeated_and_orphans(_posts(folder), found["rows"].item())
+    found = tally(_posts(folder), _post_faults(folder))
+    repeated, orphans = _strays(folder)
     return found.with_columns(duplicate_id=pl.lit(len(repeated), pl.Int64), orphan=pl.lit(len(orphans), pl.Int64))
 
 
@@ -75,10 +80,13 @@ def _failing(folder: Path, column: str) -> list[str]:
         return examples(_pairs(folder), PAIR_FAULTS, column, pl.col("pair_id"))
     posts = _posts(folder)
     if column in ("duplicate_id", "orphan"):
-        repeated, orphans = repeated_and_orphans(posts, posts.select(pl.len()).collect().item())
+        repeated, orphans = _strays(folder)
         return [str(post) for post in (repeated if column == "duplicate_id" else orphans).head(EXAMPLES)]
     return examples(
-        posts, POST_FAULTS, column, pl.format("{}/{}", pl.col("site").fill_null("?"), pl.col("id").fill_null(-1))
+        posts,
+        _post_faults(folder),
+        column,
+        pl.format("{}/{}", pl.col("site").fill_null("?"), pl.col("id").fill_null(-1)),
     )
 
 
@@ -91,5 +99,24 @@ def _pairs(folder: Path) -> pl.LazyFrame:
 
 
 def _posts(folder: Path) -> pl.LazyFrame:
-    columns = ("site", "id", "post_type", "parent_id", "score", "created")
-    return pl.scan_parquet(folder / "posts.parquet").select(columns)
+    columns = ["site", "id", "post_type", "parent_id", "score", "created", *(["rank"] if _site_folders(folder) else [])]
+    table = folder / "posts.parquet"
+    return pl.scan_parquet(sorted(table.rglob("*.parquet")) if table.is_dir() else table).select(columns)
+
+
+def _post_faults(folder: Path) -> tuple[Fault, ...]:
+    return RANKED_FAULTS if _site_folders(folder) else POST_FAULTS
+
+
+def _site_folders(folder: Path) -> list[Path]:
+    """A folder a site where the source has several; none where the posts are one site's."""
+    table = folder / "posts.parquet"
+    return sorted(entry for entry in table.iterdir() if entry.is_dir()) if table.is_dir() else []
+
+
+def _strays(folder: Path) -> tuple[pl.Series, pl.Series]:
+    """Ids that two posts of one site bear, and ids of answers without a question on their site."""
+    tables = [pl.scan_parquet(site / "*.parquet") for site in _site_folders(folder)] or [_posts(folder)]
+    found = [repeated_and_orphans(posts, posts.select(pl.len()).collect().item()) for posts in tables]
+    repeated, orphans = (pl.concat(part).sort() for part in zip(*found, strict=True))
+    return repeated, orphans

@@ -44,7 +44,12 @@ def assemble(candidates: pl.DataFrame, texts: pl.DataFrame, names: pl.DataFrame,
     prompt = pl.col("question_text")
     if include_title:
         prompt = pl.concat_str(pl.col("question_title").str.strip_chars(), prompt, separator="\n\n", ignore_nulls=True)
+    stated = [
+        pl.when(pl.col(f"{side}_license").is_not_null()).then(f"{side}_license_stated").alias(f"{side}_license_stated")
+        for side in ("question", "chosen", "rejected")
+    ]
     full = joined.with_columns(
+        *stated,
         pair_id=pair_id_expr(),
         prompt=prompt.str.strip_chars(),
         chosen="chosen_text",

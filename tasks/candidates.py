@@ -1,6 +1,6 @@
 """Which pairs of answers become candidates, decided on numbers alone, before any text is touched.
 
-in   the ids, votes and dates of questions and answers
+in   the ids, votes (or ranks, where the source tells those) and dates of questions and answers
 out  candidate pairs, and counts that add up:
      considered = ties + dropped.min_gap + capped + not_candidate + candidates
 
@@ -86,8 +86,12 @@ def _ranked(pairs: pl.DataFrame, seed: int, purpose: Purpose) -> pl.DataFrame:
 
 
 def _shares(posts: Path) -> Iterator[pl.DataFrame]:
-    """The answers to questions that have two or more, with `accepted`, sorted by question and id."""
+    """The answers to questions that have two or more, with `accepted`, sorted by question and id.
+
+    `rank` is there where the source tells it.
+    """
     scan = pl.scan_parquet(posts / "*.parquet")
+    told = [name for name in ("rank",) if name in scan.collect_schema()]
     parents = scan.filter(pl.col("post_type") == _ANSWER).select("parent_id").collect()["parent_id"].sort()
     bounds = [int(parents[at]) for at in range(SHARE, len(parents), SHARE)]
     ends: list[int | None] = [*sorted(set(bounds)), None]
@@ -97,12 +101,12 @@ def _shares(posts: Path) -> Iterator[pl.DataFrame]:
         answers = _within(scan.filter(pl.col("post_type") == _ANSWER), "parent_id", start, end)
         questions = _within(scan.filter(pl.col("post_type") == _QUESTION), "id", start, end)
         start = end
-        joined = answers.select(question_id="parent_id", id="id", score="score").collect().join(
+        joined = answers.select(*told, question_id="parent_id", id="id", score="score").collect().join(
             questions.select(question_id="id", accepted_id="accepted_id").collect(), on="question_id"
         )  # fmt: skip
         several = joined.filter(pl.len().over("question_id") > 1)
         yield several.select(
-            "question_id", "id", "score", accepted=(pl.col("id") == pl.col("accepted_id")).fill_null(False)
+            "question_id", "id", "score", *told, accepted=(pl.col("id") == pl.col("accepted_id")).fill_null(False)
         ).sort("question_id", "id")
 
 
@@ -128,7 +132,8 @@ def _blocks(
         )
     later = last[np.searchsorted(last, np.arange(len(question)))] - np.arange(len(question))  # answers after this one
     before = np.append(0, np.cumsum(later))
-    rank = ranks(rules.rule, answers["score"], answers["accepted"]).to_numpy()
+    told = answers["rank"] if "rank" in answers.columns else ranks(rules.rule, answers["score"], answers["accepted"])
+    rank = told.to_numpy()
     identity = answers["id"].to_numpy()
     accepted = answers["accepted"].to_numpy()
     at = 0

@@ -1,6 +1,7 @@
 """Pair: posts -> pairs of answers to one question, the better one first.
 
-in   posts.parquet     questions and answers of each source (or pairs.parquet, taken over as it is)
+in   posts.parquet     questions and answers of each source, in a folder a site where it has several
+     pairs.parquet     in place of it, of a source that has no posts: taken over under the same cap and least gap
 out  pairs.parquet     one row a pair, the columns of tasks/pairs.py, sorted by site, question, chosen and rejected
      dropped.parquet   pair_id, reason, place
 """
@@ -19,6 +20,7 @@ from tasks.assemble import TEXT_FAULTS, assemble, dropped_pairs
 from tasks.candidates import Chosen, Rules, choose, lowest
 from tasks.config import StageConfig
 from tasks.errors import RecipeError
+from tasks.given_pairs import Given, given_pairs
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest, reasons
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
@@ -50,8 +52,14 @@ class PairConfig(StageConfig):
 def pair(store: Store, sources: Sequence[Manifest], config: PairConfig, seed: int) -> Manifest:
     """The pairs of all sources.
 
-    RecipeError when two sources are dumps of one site: their pairs would have the same names.
+    RecipeError when two sources have posts of one site, since their pairs would have the same names; and when pairs are
+    to be ranked by votes and a source has none.
     """
+    for source in sources:
+        if source.config.get("kind") == "preferences" and config.rule != "pm":
+            raise RecipeError(
+                f"pair.rule is {config.rule}, but a source of kind preferences tells pm_score and no votes: use pm"
+            )
     sites = Counter(source.config["site"] for source in sources if source.config.get("kind") == "dump")
     for site, times in sites.items():
         if times > 1:
@@ -65,11 +73,12 @@ def pair(store: Store, sources: Sequence[Manifest], config: PairConfig, seed: in
 
 
 @dataclass(frozen=True)
-class _Taken:
-    """A source that gave pairs: its file, and those that stay."""
+class _Site:
+    """The posts of one site."""
 
-    path: Path
-    rows: pl.DataFrame  # row (index into the file), pair_id
+    site: str
+    posts: Path
+    users: Path
 
 
 class _Pairing:
@@ -84,26 +93,27 @@ class _Pairing:
 
     def run(self, sources: Sequence[Manifest]) -> dict[str, int]:
         """Fill the stage folder; the counts of `pair`."""
-        dumps = sorted(
-            (source for source in sources if source.path("posts.parquet").exists()),
-            key=lambda source: str(source.config["site"]),
+        sites = _sites(sources)
+        others = sorted(
+            (source for source in sources if source.path("pairs.parquet").exists()),
+            key=lambda source: source.fingerprint,
         )
-        others = sorted((source for source in sources if source not in dumps), key=lambda source: source.fingerprint)
         rules = Rules(
             self._config.rule, self._config.min_gap, self._config.max_pairs_per_question, self._config.candidates,
             self._seed,
         )  # fmt: skip
         chosen = Chosen()
-        for source in dumps:
-            site = str(source.config["site"])
-            self._work.message(f"pairing {site}")
-            choose(source.path("posts.parquet"), site, rules, chosen, self._below_gap)
-        pairs, taken = self._draw(chosen, self._take([source.path("pairs.parquet") for source in others], chosen))
-        self._counts.update(chosen.counts)
-        for source in dumps:
-            self._write_site(source, pairs.filter(pl.col("site") == source.config["site"]))
-        for given in taken:
-            self._write_taken(given)
+        for site in sites:
+            self._work.message(f"pairing {site.site}")
+            choose(site.posts, site.site, rules, chosen, self._below_gap)
+        given = given_pairs([source.path("pairs.parquet") for source in others], _names(chosen.pairs), rules)
+        self._write("dropped", given.dropped)
+        self._counts.update(given.counts + chosen.counts)
+        pairs, taken = self._draw(chosen, given.sources)
+        for site in sites:
+            self._write_site(site, pairs.filter(pl.col("site") == site.site))
+        for source in taken:
+            self._write_given(source)
         self._join("pairs", PAIR_SCHEMA)
         self._join("dropped", DROPPED_SCHEMA)
         counts = self._counts
@@ -119,23 +129,7 @@ class _Pairing:
     def _below_gap(self, pairs: pl.DataFrame) -> None:
         self._write("dropped", dropped_pairs(pairs, pl.lit("min_gap")))
 
-    def _take(self, paths: list[Path], chosen: Chosen) -> list[_Taken]:
-        """The pairs of sources that have no posts; of two with one name the second is dropped."""
-        known = _names(chosen.pairs)
-        taken = []
-        for path in paths:
-            rows = pl.scan_parquet(path).select("pair_id").collect().with_row_index("row")
-            self._counts["considered"] += rows.height
-            repeated = rows["pair_id"].is_in(known.implode()) | ~rows["pair_id"].is_first_distinct()
-            again = rows.filter(repeated)
-            self._counts["dropped.duplicate_id"] += again.height
-            reason, place = pl.lit("duplicate_id"), pl.format("row {}", "row")
-            self._write("dropped", again.select("pair_id", reason=reason, place=place))
-            taken.append(_Taken(path, rows.filter(~repeated)))
-            known = pl.concat([known, taken[-1].rows["pair_id"]])
-        return taken
-
-    def _draw(self, chosen: Chosen, taken: list[_Taken]) -> tuple[pl.DataFrame, list[_Taken]]:
+    def _draw(self, chosen: Chosen, taken: list[Given]) -> tuple[pl.DataFrame, list[Given]]:
         """What stays when candidates are drawn from all sources together, by the rank of their names."""
         number = self._config.candidates
         total = chosen.counts["candidates"] + sum(source.rows.height for source in taken)
@@ -146,12 +140,12 @@ class _Pairing:
             ).sort("key", "name")
             kept = ranked["name"].head(number).implode()
             chosen.pairs = chosen.pairs.filter(names[0].is_in(kept))
-            taken = [_Taken(source.path, source.rows.filter(pl.col("pair_id").is_in(kept))) for source in taken]
+            taken = [Given(source.path, source.rows.filter(pl.col("pair_id").is_in(kept))) for source in taken]
         drawn = lowest(chosen.pairs, number, self._seed, "sample")
         self._counts["not_candidate"] = total - drawn.height - sum(source.rows.height for source in taken)
         return drawn.sort("site", "question_id", "chosen_id", "rejected_id"), taken
 
-    def _write_taken(self, taken: _Taken) -> None:
+    def _write_given(self, taken: Given) -> None:
         whole = pl.scan_parquet(taken.path).select(PAIR_SCHEMA.names())
         for start in range(0, taken.rows.height, BATCH):
             rows = taken.rows["row"].slice(start, BATCH)
@@ -159,13 +153,12 @@ class _Pairing:
             there = whole.slice(first, int(rows[-1]) - first + 1).collect()
             self._write("pairs", there[(rows - first).to_list()].cast(PAIR_SCHEMA))
 
-    def _write_site(self, source: Manifest, pairs: pl.DataFrame) -> None:
+    def _write_site(self, site: _Site, pairs: pl.DataFrame) -> None:
         """The pairs of one site: its posts converted where they are wanted, then put together a batch at a time."""
         if pairs.is_empty():
             return
-        site = str(source.config["site"])
-        texts = self._convert(source, site, pairs)
-        users = pl.scan_parquet(source.path("users.parquet") / "*.parquet")
+        texts = self._convert(site, pairs)
+        users = pl.scan_parquet(site.users / "*.parquet")
         for number in range(math.ceil(pairs.height / BATCH)):
             batch = pairs.slice(number * BATCH, BATCH)
             wanted = _posts_of(batch).implode()
@@ -180,14 +173,16 @@ class _Pairing:
                 self._counts[f"dropped.{reason}"] += 1
             self._work.progress(min(pairs.height, (number + 1) * BATCH), pairs.height, "pairs")
 
-    def _convert(self, source: Manifest, site: str, pairs: pl.DataFrame) -> list[Path]:
-        folder = self._work.partial / f"texts-{site}"
+    def _convert(self, site: _Site, pairs: pl.DataFrame) -> list[Path]:
+        folder = self._work.partial / f"texts-{site.site}"
         folder.mkdir(exist_ok=True)
         wanted = folder / "wanted.parquet"
         pl.DataFrame({"id": _posts_of(pairs)}).write_parquet(wanted)
-        parts = sorted(source.path("posts.parquet").glob("*.parquet"))
-        jobs = [TextJob(posts=str(part), wanted=str(wanted), site=site, out=str(folder / part.name)) for part in parts]
-        self._work.message(f"converting posts of {site}")
+        parts = sorted(site.posts.glob("*.parquet"))
+        jobs = [
+            TextJob(posts=str(part), wanted=str(wanted), site=site.site, out=str(folder / part.name)) for part in parts
+        ]
+        self._work.message(f"converting posts of {site.site}")
         for number, _ in enumerate(perform_all("texts", jobs, min(cores(), MAX_WORKERS))):
             self._work.progress(number + 1, len(jobs), "parts")
         return [folder / part.name for part in parts]
@@ -210,6 +205,21 @@ class _Pairing:
             self._work.folder / f"{table}.parquet", compression="zstd", compression_level=3, row_group_size=BATCH,
             maintain_order=True,
         )  # fmt: skip
+
+
+def _sites(sources: Sequence[Manifest]) -> list[_Site]:
+    """The sites that there are posts of, by name."""
+    found = []
+    for source in sources:
+        posts, users = source.path("posts.parquet"), source.path("users.parquet")
+        if source.config.get("kind") == "dump":
+            found.append(_Site(str(source.config["site"]), posts, users))
+        elif posts.exists():
+            found += [_Site(folder.name, folder, users) for folder in posts.iterdir() if any(folder.iterdir())]
+    for site, times in Counter(place.site for place in found).items():
+        if times > 1:
+            raise RecipeError(f"ingest.sources: {times} of them have posts of {site}; leave one")
+    return sorted(found, key=lambda place: place.site)
 
 
 def _names(pairs: pl.DataFrame) -> pl.Series:
