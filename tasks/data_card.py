@@ -10,8 +10,8 @@ from typing import Any, Final
 from tasks.attribution import author_url, post_url
 from tasks.data_summary import QUANTILES
 from tasks.escaping import as_markdown, as_markdown_block, excerpt
-from tasks.figures import number, percent, setting
-from tasks.model_card import funnel_table, source_row, table
+from tasks.figures import markdown_table, number, percent, setting
+from tasks.model_card import funnel_table, source_row
 from tasks.story import Story
 
 EXCERPT: Final = 1200  # characters of a text shown
@@ -37,20 +37,20 @@ def data_card(story: Story, plots: Sequence[str]) -> str:
         f"question make a pair; the one that ranks higher under the rule `{as_markdown(str(pair.get('rule', 'pm')))}` "
         f"is chosen, and ties are dropped. At most {setting(pair.get('max_pairs_per_question'))} pairs a question.\n",
         "## From posts to pairs\n\n" + funnel_table(story),
-        "## Sources\n\n" + table(
+        "## Sources\n\n" + markdown_table(
             ("source", "counts", "checksum"), [source_row(source) for source in story.sources], numbers=False
         ),
         "## Sites, years, votes\n\n" + _counts(story),
-        "## Lengths\n\n" + table(
+        "## Lengths\n\n" + markdown_table(
             ("length", *(f"{level:.0%}" for level in QUANTILES)),
             [(name, *(number(value) for value in values)) for name, values in summary.lengths.items()],
         ),
-        "## Habits of the pairs\n\n" + table(
+        "## Habits of the pairs\n\n" + markdown_table(
             ("share of pairs in which", "share"),
             [(label, percent(summary.shares[name])) for name, label in SHARES.items()],
         ) + "\nA model can score by the first four and understand nothing; the evaluation has them as baselines.\n",
         "## Plots\n\n" + "".join(f"![{as_markdown(_caption(path))}]({path})\n\n" for path in plots) if plots else "",
-        "## Licences\n\n" + table(
+        "## Licences\n\n" + markdown_table(
             ("licence", "how known", "posts"),
             [(as_markdown(name), basis, number(posts)) for name, basis, posts in summary.licenses],
         ) + "\n`attribution.csv` has link, author and licence of every post.\n",
@@ -63,11 +63,13 @@ def _counts(story: Story) -> str:
     summary = story.summary
     sites = [(as_markdown(site), number(pairs), percent(pairs / summary.pairs)) for site, pairs in summary.sites[:30]]
     more = len(summary.sites) - len(sites)
-    said = table(("site", "pairs", "share"), sites) + (f"\nand {more} more sites.\n" if more > 0 else "")
+    said = markdown_table(("site", "pairs", "share"), sites) + (f"\nand {more} more sites.\n" if more > 0 else "")
     if summary.years:
-        said += "\n" + table(("year of the question", "pairs"), [(str(year), number(n)) for year, n in summary.years])
+        said += "\n" + markdown_table(
+            ("year of the question", "pairs"), [(str(year), number(n)) for year, n in summary.years]
+        )
     if summary.score_gaps:
-        said += "\n" + table(("votes, chosen minus rejected", "pairs"), [
+        said += "\n" + markdown_table(("votes, chosen minus rejected", "pairs"), [
             (label, number(pairs)) for label, pairs in summary.score_gaps
         ])  # fmt: skip
     return said

@@ -1,11 +1,14 @@
 """Figures as a reader wants them: percents with intervals, thousands, quantiles, tables of results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tasks.baselines import BASELINES
 
 NOTHING: Final = "–"
+
+# Settings of training that mean nothing under another loss than theirs.
+OF_ONE_LOSS: Final = {"ld_alpha": "ld", "simpo_gamma": "simpo"}
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -96,3 +99,9 @@ def further_numbers(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         share("chosen answers that became less likely", drift["chosen_fell"], "share"),
         ("mean accuracy over sites", percent(found["sites"]["macro_accuracy"]), "each site counted alike"),
     ]
+
+
+def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, numbers: bool = True) -> str:
+    """A Markdown table; the cells must be Markdown already. With `numbers` all columns but the first are set right."""
+    rule = "|---|" + ("---:|" if numbers else "---|") * (len(head) - 1)
+    return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"

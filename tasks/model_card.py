@@ -4,26 +4,18 @@ in   Story (tasks/story.py)
 out  text; every name from outside is escaped
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import yaml
 
 from tasks.escaping import as_markdown
-from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, number, percent, setting, words
-from tasks.rewards import FORMULAS, reward_of
+from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, markdown_table, number, percent, words
+from tasks.hyperparameters import hyperparameters
+from tasks.rewards import FORMULAS
 from tasks.story import Source, Story
 from tasks.template import ASSISTANT, USER
 
-# Tulu V2.5 DPO 13B, StackExchange 60k: its card, and for what the card leaves out the trainer's code.
-ORIGINAL: Final[dict[str, Any]] = {
-    "learning_rate": 5e-7, "batch_size": 32, "adam_betas": [0.9, 0.999], "adam_eps": 1e-8, "schedule": "linear",
-    "warmup_ratio": 0.1, "epochs": 3, "beta": 0.1, "loss": "sigmoid", "label_smoothing": 0.0, "weight_decay": 0.0,
-    "max_grad_norm": 1.0, "precision": "bf16",
-}  # fmt: skip
 PICTURE: Final = "accuracy.png"
-ORIGINAL_LENGTH: Final = 4096
-ORIGINAL_PAIRS: Final = 60_908
 
 
 def model_card(story: Story, *, picture: bool) -> str:
@@ -34,19 +26,13 @@ def model_card(story: Story, *, picture: bool) -> str:
         _introduction(story),
         "## Results\n\n" + _results(story, picture),
         "## How to use\n\n" + _usage(story),
-        "## Training\n\n" + _training(story),
+        "## Training\n\n" + hyperparameters(story),
         "## Data\n\n" + _data(story),
         "## Limitations\n\n" + _limitations(story),
         "## Licence and attribution\n\n" + _licence(story),
         "## Lineage\n\n" + _lineage(story),
     ]
     return "\n".join(parts).rstrip() + "\n"
-
-
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, numbers: bool = True) -> str:
-    """A Markdown table; the cells must be Markdown already. With `numbers` all columns but the first are set right."""
-    rule = "|---|" + ("---:|" if numbers else "---|") * (len(head) - 1)
-    return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
 def _metadata(story: Story) -> str:
@@ -123,8 +109,8 @@ def _results(story: Story, picture: bool) -> str:
         f"A pair is right when its margin is above 0, that is {FORMULAS[found['reward']]}; a tie is wrong. A rule that "
         "cannot tell counts one half. Intervals are 95 % and drawn over questions, not pairs.\n\n"
     )
-    said += table(("what decides", "accuracy", "95 % interval"), accuracy_table(found)) + "\n"
-    said += table(("further numbers", "value", "95 % interval or remark"), further_numbers(found))
+    said += markdown_table(("what decides", "accuracy", "95 % interval"), accuracy_table(found)) + "\n"
+    said += markdown_table(("further numbers", "value", "95 % interval or remark"), further_numbers(found))
     if found["warnings"]:
         said += "\n" + "".join(f"- **Note:** {warning}\n" for warning in found["warnings"])
     return said
@@ -151,55 +137,9 @@ print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_t
 """
 
 
-def _training(story: Story) -> str:
-    train = story.recipe.get("train", {})
-    length = story.recipe.get("tokenize", {}).get("max_length")
-    betas = setting(train.get("adam_betas"))
-    said = "The following hyperparameters were used during DPO training:\n\n" + "".join(
-        f"- {name}: {value}\n"
-        for name, value in (
-            ("learning_rate", setting(train.get("learning_rate"))),
-            ("total_train_batch_size", setting(train.get("batch_size"))),
-            ("optimizer", f"Adam with betas={betas} and epsilon={setting(train.get('adam_eps'))}"),
-            ("lr_scheduler_type", setting(train.get("schedule"))),
-            ("lr_scheduler_warmup_ratio", setting(train.get("warmup_ratio"))),
-            ("num_epochs", setting(train.get("epochs"))),
-            ("dpo_beta", f"{setting(train.get('beta'))} ({_loss(train)})"),
-            ("label_smoothing", setting(train.get("label_smoothing"))),
-            ("weight_decay", setting(train.get("weight_decay"))),
-            ("max_grad_norm", setting(train.get("max_grad_norm"))),
-            ("max_length", f"{setting(length)} tokens, prompt and answer together; each side cut on its right"),
-            ("precision", setting(train.get("precision"))),
-            ("seed", setting(story.recipe.get("seed"))),
-        )
-    )
-    steps = story.training.height
-    said += f"\n{number(steps)} optimizer steps on {number(story.summary.pairs)} pairs.\n"
-    differing = [
-        (f"`{key}`", setting(train[key]), setting(value))
-        for key, value in ORIGINAL.items()
-        if key in train and setting(train[key]) != setting(value)
-    ]
-    if length not in (None, ORIGINAL_LENGTH):
-        differing.append(("`max_length`", setting(length), setting(ORIGINAL_LENGTH)))
-    differing.append(("training pairs", number(story.summary.pairs), number(ORIGINAL_PAIRS)))
-    differing.append(("start model", as_markdown(story.base), as_markdown("allenai/tulu-2-13b")))
-    said += "\nWhere this run differs from Tulu V2.5 DPO 13B, StackExchange 60k:\n\n"
-    return said + table(("setting", "this model", "the original"), [row for row in differing if row[1] != row[2]])
-
-
-def _loss(train: Mapping[str, Any]) -> str:
-    """The loss and the settings that it alone has."""
-    loss = str(train.get("loss", "sigmoid"))
-    own = {"ld": ("ld_alpha",), "simpo": ("simpo_gamma",)}.get(loss, ())
-    parts = [f"{loss} loss on {reward_of(loss)}s"]
-    parts += [f"{key} {setting(train[key])}" for key in (*own, "sft_weight") if train.get(key)]
-    return ", ".join(parts)
-
-
 def _data(story: Story) -> str:
     said = funnel_table(story)
-    said += "\n" + table(
+    said += "\n" + markdown_table(
         ("source", "counts", "checksum"), [source_row(source) for source in story.sources], numbers=False
     )
     return said + (
@@ -215,7 +155,7 @@ def funnel_table(story: Story) -> str:
          ", ".join(f"{as_markdown(words(reason))} {number(count)}" for reason, count in step.lost.items()) or NOTHING)
         for step in story.steps
     ]  # fmt: skip
-    return table(("step", "left", "left out on the way"), rows)
+    return markdown_table(("step", "left", "left out on the way"), rows)
 
 
 def source_row(source: Source) -> tuple[str, str, str]:
@@ -233,8 +173,8 @@ def _limitations(story: Story) -> str:
     said = [
         "Votes are not truth: early answers, short jokes and well-known authors get more of them, and an answer that "
         "was right once may be wrong today." + span,
-        f"The chosen answer is the longer one in {percent(shares['longer_tokens'])} of the training pairs, so the "
-        "model may have learned to prefer length; compare the accuracy at equal length above.",
+        f"The chosen answer is the longer one in {percent(shares['longer_tokens'])} of the training pairs"
+        + _habit(shares["longer_tokens"]),
         "The accuracy says how the model ranks two given answers by its log-probs. It does not say how good the text "
         "is that it writes.",
         "Nothing was done for safety: no answer was refused, filtered or red-teamed. The start model's faults remain.",
@@ -243,6 +183,14 @@ def _limitations(story: Story) -> str:
     if cut > 0:
         said.append(f"Up to {percent(cut)} of the answers on one side were cut at the length limit and seen in part.")
     return "".join(f"- {line}\n" for line in said)
+
+
+def _habit(longer: float | None) -> str:
+    """What a model may learn from the share of pairs whose chosen answer is the longer one."""
+    if longer is None or 0.45 <= longer <= 0.55:
+        return "."
+    habit = "length" if longer > 0.5 else "brevity"
+    return f", so the model may have learned to prefer {habit}; compare the accuracy at equal length above."
 
 
 def _licence(story: Story) -> str:
@@ -267,5 +215,5 @@ def _lineage(story: Story) -> str:
     return (
         f"Start model: {as_markdown(story.base)}{revision}. Digest of the weights' files: `{weights}`. `lineage.json` "
         "has every stage with its settings, counts and inputs, from the checksum of each source on.\n\n"
-        + table(("stage", "fingerprint", "content"), stages, numbers=False)
+        + markdown_table(("stage", "fingerprint", "content"), stages, numbers=False)
     )

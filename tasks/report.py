@@ -9,15 +9,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.attribution import author_url, post_url
 from tasks.data_card import SHARES
 from tasks.data_summary import QUANTILES
-from tasks.escaping import as_html, excerpt, one_line
-from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, number, percent, setting, words
+from tasks.escaping import as_html, one_line
+from tasks.figures import (
+    NOTHING,
+    OF_ONE_LOSS,
+    accuracy_table,
+    further_numbers,
+    interval,
+    number,
+    percent,
+    setting,
+    words,
+)
+from tasks.report_examples import shown_examples
 from tasks.rewards import FORMULAS
-from tasks.story import Example, Source, Story
-
-SHOWN: Final = 3000  # characters of a text in an example
+from tasks.story import Source, Story
 
 # Pictures, in order, by section. What was not drawn is left out.
 RESULTS: Final = (
@@ -33,10 +41,10 @@ def report(story: Story, plots: Sequence[Path]) -> str:
     pictures = {path.stem: path for path in plots}
     css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     sections = [
-        ("results", "Results", _results(story) + _figures(pictures, RESULTS)),
-        ("training", "Training", _training(story) + _figures(pictures, TRAINING)),
+        ("results", "Results", _results(story, pictures)),
+        ("training", "Training", _training(story, pictures)),
         ("data", "Data", _data(story) + _figures(pictures, DATA)),
-        ("examples", "Examples", _examples(story.examples)),
+        ("examples", "Examples", shown_examples(story.examples)),
         ("licences", "Licences", _licences(story)),
         ("lineage", "Lineage", _lineage(story)),
     ]
@@ -83,7 +91,7 @@ def _tiles(story: Story) -> str:
     return f'<div class="tiles">{shown}</div>\n'
 
 
-def _results(story: Story) -> str:
+def _results(story: Story, pictures: Mapping[str, Path]) -> str:
     if not story.evaluated:
         return "<p>There was no held-out pair to judge by.</p>"
     found = story.metrics
@@ -92,21 +100,36 @@ def _results(story: Story) -> str:
         f'<p class="soft">A pair is right when its margin is above 0, that is {as_html(FORMULAS[found["reward"]])}; a '
         "tie is wrong. A rule that cannot tell counts one half. Intervals are drawn over questions, not pairs.</p>"
     )
-    said += _table(("what decides", "accuracy", "95 % interval"), _escaped(accuracy_table(found)))
-    return said + _table(("further numbers", "value", "95 % interval or remark"), _escaped(further_numbers(found)))
+    numbers = _table(("what decides", "accuracy", "95 % interval"), _escaped(accuracy_table(found)))
+    numbers += _table(("further numbers", "value", "95 % interval or remark"), _escaped(further_numbers(found)))
+    said += _figures(pictures, RESULTS[:1], "one") + _folded("All numbers", numbers)
+    return said + _figures(pictures, RESULTS[1:])
 
 
-def _training(story: Story) -> str:
+def _training(story: Story, pictures: Mapping[str, Path]) -> str:
     shown: list[tuple[str, str]] = [
         ("start model", as_html(story.base)),
         ("optimizer steps", number(story.training.height)),
     ]
     settings: Mapping[str, Any] = story.recipe.get("train", {})
-    shown += [(f"<code>{as_html(key)}</code>", as_html(setting(value))) for key, value in settings.items()]
+    shown += [
+        (f"<code>{as_html(key)}</code>", as_html(setting(value)))
+        for key, value in settings.items()
+        if OF_ONE_LOSS.get(key, settings.get("loss")) == settings.get("loss")
+    ]
     length = story.recipe.get("tokenize", {}).get("max_length")
     shown += [("<code>max_length</code>", f"{setting(length)} tokens"),
               ("<code>seed</code>", as_html(setting(story.recipe.get("seed"))))]  # fmt: skip
-    return _table(("setting", "value"), shown)
+    said = (
+        f"<p>{number(story.training.height)} optimizer steps of {as_html(setting(settings.get('batch_size')))} pairs, "
+        f"learning rate {as_html(setting(settings.get('learning_rate')))}, "
+        f"beta {as_html(setting(settings.get('beta')))}.</p>"
+    )
+    return said + _figures(pictures, TRAINING) + _folded("All settings", _table(("setting", "value"), shown))
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>{text}</details>"
 
 
 def _data(story: Story) -> str:
@@ -143,43 +166,6 @@ def _source(source: Source) -> tuple[str, str, str]:
     counts = ", ".join(f"{number(n)} {as_html(name)}" for name, n in source.counts.items() if "." not in name and n)
     digest = source.facts.get("sha256") or source.facts.get("digest") or source.facts.get("revision")
     return as_html(source.name), counts or NOTHING, f"<code>{as_html(str(digest))}</code>" if digest else NOTHING
-
-
-def _examples(examples: Sequence[Example]) -> str:
-    if not examples:
-        return "<p>There was no held-out pair to show.</p>"
-    return '<p class="soft">Held-out pairs; training never saw these questions.</p>' + "".join(map(_example, examples))
-
-
-def _example(example: Example) -> str:
-    pair = example.pair
-    right = "right" if example.margin > 0 else "wrong" if example.margin < 0 else "tied"
-    sides = "".join(
-        f'<div class="{side}"><b>{side.capitalize()}</b> {_credit(pair, side)}{_text(pair[side])}</div>'
-        for side in ("chosen", "rejected")
-    )
-    return (
-        f"<article><p><b>{right}</b>, margin {example.margin:.3f}, {as_html(example.why)}<br>"
-        f"<code>{as_html(pair['pair_id'])}</code></p>"
-        f"<div><b>Question</b> {_credit(pair, 'question')}{_text(pair['prompt'])}</div>"
-        f'<div class="sides">{sides}</div></article>'
-    )
-
-
-def _text(text: str) -> str:
-    return f'<pre class="text">{as_html(excerpt(text, SHOWN))}</pre>'
-
-
-def _credit(pair: Mapping[str, Any], who: str) -> str:
-    """Votes, author, link and licence of one of the pair's three posts."""
-    author = as_html(one_line(pair[f"{who}_author"])) if pair[f"{who}_author"] else "an unknown author"
-    if (profile := author_url(pair["site"], pair[f"{who}_author_id"])) is not None:
-        author = f'<a href="{as_html(profile)}">{author}</a>'
-    link = post_url(pair["site"], who, pair[f"{who}_id"])
-    votes = "" if pair[f"{who}_score"] is None else f"{pair[f'{who}_score']} votes, "
-    licence = as_html(one_line(pair[f"{who}_license"])) if pair[f"{who}_license"] else "licence unknown"
-    post = f', <a href="{as_html(link)}">post</a>' if link else ""
-    return f'<span class="soft">{votes}by {author}, {licence}{post}</span>'
 
 
 def _licences(story: Story) -> str:
@@ -227,10 +213,11 @@ def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[as_html(cell) for cell in row] for row in rows]
 
 
-def _figures(pictures: Mapping[str, Path], names: Sequence[str]) -> str:
-    return "".join(
+def _figures(pictures: Mapping[str, Path], names: Sequence[str], columns: str = "two") -> str:
+    figures = "".join(
         f'<figure><img alt="{as_html(name.replace("_", " "))}" src="data:image/png;base64,'
         f'{base64.b64encode(pictures[name].read_bytes()).decode()}"></figure>'
         for name in names
         if name in pictures
     )
+    return f'<div class="figures {columns}">{figures}</div>' if figures else ""

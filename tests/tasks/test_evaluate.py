@@ -84,6 +84,7 @@ def test_sources_from_elsewhere_are_refused_and_not_ignored(evaluated: Manifest)
     assert "sources" not in evaluated.config
 
 
+@pytest.mark.slow
 def test_a_model_that_learned_nothing_ties_on_every_pair(run_until_train: Make, tmp_path: Path) -> None:
     run = run_until_train(tmp_path, learn=0.0, held_out=9)
     found = read_metrics(judged(run, reference=_own_reference(run)))
