@@ -148,6 +148,8 @@ def main() -> NoReturn:
     as_json = "--json" in arguments
     try:
         status = app(arguments, standalone_mode=False) or 0
+        if status == 130:  # typer gives Ctrl-C this status instead of letting it through
+            status = _interrupted(as_json)
     except typer.Exit as stop:
         status = stop.exit_code
     except PrefstackError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from data_checks import deduped, evaluated, ingested, paired, sampled, tokenized
 from flows.recipe import Recipe, Stage
 from tasks.dedupe import dedupe
-from tasks.errors import InputError, PrefstackError, RecipeError, Surroundings
+from tasks.errors import InputError, PrefstackError, RecipeError
 from tasks.evaluate import evaluate
 from tasks.gate import gate
 from tasks.ingest import SourceConfig, ingest_source
@@ -168,10 +168,9 @@ def _or_missing(store: Store, stage: str, made: Callable[[], Manifest]) -> Manif
     """What `made` gives; in a plan an input that is not here is a note, not an end."""
     try:
         return made()
-    except RecipeError:
-        raise
-    except (InputError, Surroundings, PrefstackError) as error:
-        if not store.plan:
+    except PrefstackError as error:
+        # A model without a commit is missing something; a source that is wrongly described is a wrong recipe.
+        if not store.plan or (isinstance(error, RecipeError) and stage != "model"):
             raise
         return Manifest(
             stage=stage, version=0, fingerprint="unknown", config={}, inputs={}, files={}, counts={}, seconds=0.0,
