@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 CHUNK_BYTES = 64 * 2**20
 """Logits that are worked on at a time."""
+CACHED_BYTES = 2**20
+"""Of a CPU core's cache, what the passes over a block of logits may take."""
 KEPT_BYTES = 256 * 2**20
 """Exponentials that may wait for the backward pass; it works out again what does not fit in here."""
 
@@ -80,13 +82,11 @@ class _CompletionLogps(torch.autograd.Function):
         kept_KV = hidden_CH.new_empty((keep, len(weight_VH)), dtype=wide)
         logps = hidden_CH.new_empty(len(hidden_CH), dtype=wide)
         top, total = torch.empty_like(logps), torch.empty_like(logps)
-        for rows in _chunks(0, keep, chunk) + _chunks(keep, len(hidden_CH), chunk):
-            out = kept_KV[rows] if rows.stop <= keep else None
-            logits_NV = _logits(hidden_CH[rows], weight_VH, out)
-            top[rows] = logits_NV.amax(-1)
-            at_target = logits_NV.gather(-1, targets_C[rows, None])[:, 0]
-            total[rows] = logits_NV.sub_(top[rows, None]).exp_().sum(-1)
-            logps[rows] = at_target - top[rows] - total[rows].log()
+        for rows in _blocks(keep, len(hidden_CH), chunk):
+            E_NV = _logits(hidden_CH[rows], weight_VH, kept_KV if rows.stop <= keep else None)
+            logps[rows] = E_NV.gather(-1, targets_C[rows, None])[:, 0]
+            _exponentiate(E_NV, top[rows], total[rows])
+        logps -= top + total.log()
         ctx.save_for_backward(hidden_CH, weight_VH, targets_C, top, total, kept_KV)
         ctx.chunk = chunk
         return logps
@@ -97,7 +97,7 @@ class _CompletionLogps(torch.autograd.Function):
         hidden_CH, weight_VH, targets_C, top, total, kept_KV = ctx.saved_tensors
         wide = _wide(hidden_CH.dtype)
         keep = len(kept_KV)
-        blocks = ([slice(0, keep)] if keep else []) + _chunks(keep, len(hidden_CH), ctx.chunk)
+        blocks = _blocks(keep, len(hidden_CH), ctx.chunk)
         grad_hidden = torch.empty_like(hidden_CH) if ctx.needs_input_grad[0] else None
         grad_weight = None
         for rows in blocks:
@@ -141,5 +141,17 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _chunks(start: int, stop: int, size: int) -> list[slice]:
-    return [slice(at, min(at + size, stop)) for at in range(start, stop, size)]
+def _exponentiate(logits_NV: Tensor, top_N: Tensor, total_N: Tensor) -> None:
+    """exp(logits - max) in place; max and sum of each row into `top_N` and `total_N`."""
+    # On a CPU few enough rows at a time for them to stay in its cache over the four passes.
+    size = len(logits_NV) if logits_NV.is_cuda else max(1, CACHED_BYTES // (logits_NV[0].nbytes))
+    for at in range(0, len(logits_NV), size):
+        rows = slice(at, at + size)
+        top_N[rows] = logits_NV[rows].amax(-1)
+        total_N[rows] = logits_NV[rows].sub_(top_N[rows, None]).exp_().sum(-1)
+
+
+def _blocks(keep: int, stop: int, size: int) -> list[slice]:
+    """The kept rows in one, then the others `size` at a time."""
+    first = [slice(0, keep)] if keep else []
+    return first + [slice(at, min(at + size, stop)) for at in range(keep, stop, size)]

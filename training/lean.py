@@ -1,9 +1,9 @@
 """Norm and gated MLP of Llama-like models with the same numbers and fewer copies.
 
 Written out step by step these layers keep every intermediate value for the backward pass. Here the norm keeps its
-input and one number a row, the MLP the two projections; the rest is worked out again where it is needed, at a
-fraction of a matrix product. Both stand in the place of transformers' modules and hold the same parameters under the
-same names.
+input and one number a row, the MLP the two projections and not their product; the rest is worked out again where it
+is needed, at a fraction of a matrix product. The modules stand in the place of transformers' own and hold the same
+parameters under the same names.
 """
 
 from typing import Any
@@ -45,13 +45,25 @@ class LeanRMSNorm(nn.Module):
 class LeanMLP(nn.Module):
     """down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, gate_proj: nn.Module, up_proj: nn.Module, down_proj: nn.Module):
+    def __init__(self, gate_proj: nn.Module, up_proj: nn.Module, down_proj: nn.Linear):
         super().__init__()
-        self.gate_proj, self.up_proj, self.down_proj = gate_proj, up_proj, down_proj
+        self.gate_proj, self.up_proj, self.down_proj = gate_proj, up_proj, GatedDown(down_proj)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        down: Tensor = self.down_proj(_SwiGLU.apply(self.gate_proj(hidden), self.up_proj(hidden)))  # type: ignore[no-untyped-call]
+        down: Tensor = self.down_proj(self.gate_proj(hidden), self.up_proj(hidden))
         return down
+
+
+class GatedDown(nn.Module):
+    """The projection back, which takes gate and up apart so that their product need not be kept."""
+
+    def __init__(self, down: nn.Linear):
+        super().__init__()
+        self.weight, self.bias = down.weight, down.bias
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        down: Tensor = _GatedDown.apply(gate, up, self.weight)  # type: ignore[no-untyped-call]
+        return down if self.bias is None else down + self.bias
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -76,14 +88,20 @@ class _RMSNorm(torch.autograd.Function):
         return grad_hidden, grad_weight, None
 
 
-class _SwiGLU(torch.autograd.Function):
+class _GatedDown(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return F.silu(gate).mul_(up)
+    def forward(ctx: Any, gate: Tensor, up: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up, weight)
+        return F.linear(F.silu(gate).mul_(up), weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        gate, up = ctx.saved_tensors
+        gate, up, weight = ctx.saved_tensors
         (grad,) = grads
-        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
+        opened = F.silu(gate)
+        grad_weight = None
+        if ctx.needs_input_grad[2]:
+            grad_weight = grad.flatten(0, -2).T @ (opened * up).flatten(0, -2)
+        pulled = grad @ weight
+        grad_up = opened.mul_(pulled)
+        return torch.ops.aten.silu_backward(pulled.mul_(up), gate), grad_up, grad_weight
