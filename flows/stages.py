@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_checks import deduped, evaluated, ingested, paired, sampled, tokenized
 from flows.recipe import Recipe, Stage
@@ -23,6 +23,7 @@ from tasks.sources.demo_site import ARCHIVE, write_demo_site
 from tasks.store import Store
 from tasks.tokenize import tokenize
 from tasks.train import train
+from tasks.unseen import unseen
 
 DEMO_SITE = "demo-site"
 
@@ -38,6 +39,7 @@ class Steps:
     pair: Step
     dedupe: Step
     sample: Step
+    unseen: Step
     model: Step
     tokenize: Step
     reference: Step
@@ -49,10 +51,12 @@ class Steps:
 
 
 def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[Stage, list[Manifest]]]:
-    """Ingest to sample, each stage as it is done; the caller stops where it wants to."""
-    sources = steps.ingest(store, sources_of(recipe, store))
-    sources = [steps.gate(store, source, ingested.check()) for source in sources]
-    yield "ingest", sources
+    """Ingest to sample, each stage as it is done; the caller stops where it wants to.
+
+    Ingest has the sources of the evaluation behind those of the recipe: what is missing there is said at once.
+    """
+    sources = ingest_stage(steps, store, recipe, recipe.ingest.sources)
+    yield "ingest", sources + ingest_stage(steps, store, recipe, recipe.evaluate.sources)
     pairs = steps.pair(store, sources, recipe.pair, recipe.seed)
     pairs = steps.gate(store, pairs, paired.check(recipe.pair.min_gap))
     yield "pair", [pairs]
@@ -76,18 +80,54 @@ def training_stages(
     yield "tokenize", [tokens]
     scored = steps.reference(store, tokens, model, recipe.reference, recipe.train)
     yield "reference", [scored]
+    judges = Judges(sampled_pairs, tokens, scored)
+    if recipe.evaluate.sources:
+        judges = judges_from_elsewhere(steps, store, recipe, sampled_pairs, model)
     trained = steps.train(store, tokens, scored, model, recipe.train, recipe.seed)
     yield "train", [trained]
     judged = steps.evaluate(
-        store, trained, tokens, scored, sampled_pairs, recipe.evaluate, recipe.train, recipe.seed
+        store, trained, judges.tokens, judges.scored, judges.pairs, recipe.evaluate, recipe.train, recipe.seed
     )  # fmt: skip
     judged = steps.gate(store, judged, evaluated.check())
     yield "evaluate", [judged]
     stages = data | {
         "model": model, "tokenize": tokens, "reference": scored, "train": trained, "evaluate": judged,
     }  # fmt: skip
+    if recipe.evaluate.sources:
+        stages["unseen"] = judges.pairs
     published = steps.publish(store, stages, sources, recipe.publish, described(recipe))
     yield "publish", [published]
+
+
+class Judges(NamedTuple):
+    """What the model is judged by: pairs, their token rows, and the start model's log-probs of them."""
+
+    pairs: Manifest
+    tokens: Manifest
+    scored: Manifest
+
+
+def judges_from_elsewhere(
+    steps: Steps, store: Store, recipe: Recipe, sampled_pairs: Manifest, model: Manifest
+) -> Judges:  # fmt: skip
+    """Pairs of `evaluate.sources`, made and tokenized as the recipe's own, of questions that training has not seen."""
+    number = recipe.evaluate.held_out
+    # Twice as many candidates as are wanted: some are of questions that training has seen.
+    rules = recipe.pair.model_copy(update={"candidates": 2 * number})
+    sources = ingest_stage(steps, store, recipe, recipe.evaluate.sources)
+    pairs = steps.pair(store, sources, rules, recipe.seed)
+    pairs = steps.gate(store, pairs, paired.check(rules.min_gap))
+    pairs = steps.unseen(store, pairs, sampled_pairs, number, recipe.seed)
+    tokens = steps.tokenize(store, pairs, model, recipe.tokenize)
+    tokens = steps.gate(store, tokens, tokenized.check(recipe.tokenize.max_length))
+    scored = steps.reference(store, tokens, model, recipe.reference, recipe.train)
+    return Judges(pairs, tokens, scored)
+
+
+def ingest_stage(steps: Steps, store: Store, recipe: Recipe, given: Sequence[SourceConfig]) -> list[Manifest]:
+    """The posts or pairs of the sources `given`."""
+    sources = steps.ingest(store, sources_of(given, store, recipe.seed))
+    return [steps.gate(store, source, ingested.check()) for source in sources]
 
 
 def all_stages(
@@ -101,7 +141,7 @@ def all_stages(
     data: dict[str, Manifest] = {}
     for stage, manifests in data_stages(steps, store, recipe):
         if stage == "ingest":
-            sources = manifests
+            sources = manifests[: len(sources_of(recipe.ingest.sources, store, recipe.seed))]
         else:
             data[stage] = manifests[0]
         yield stage, manifests
@@ -110,13 +150,13 @@ def all_stages(
     yield from training_stages(steps, store, recipe, sources, data)
 
 
-def sources_of(recipe: Recipe, store: Store) -> list[SourceConfig]:
-    """The recipe's sources: the made site written if it is asked for, a folder of archives taken apart."""
+def sources_of(given: Sequence[SourceConfig], store: Store, seed: int) -> list[SourceConfig]:
+    """The sources `given`: the made site written if it is asked for, a folder of archives taken apart."""
     found: list[SourceConfig] = []
-    for source in recipe.ingest.sources:
+    for source in given:
         path = Path(source.path)
         if source.path == DEMO_SITE and not path.exists():
-            found.append(source.model_copy(update={"path": str(_demo_site(store, recipe.seed))}))
+            found.append(source.model_copy(update={"path": str(_demo_site(store, seed))}))
         elif source.kind == "dump" and path.is_dir() and not (path / "Posts.xml").exists():
             archives = sorted(path.rglob("*.7z"))
             if not archives:
@@ -161,7 +201,7 @@ def plain_steps() -> Steps:
     def model(store: Store, name: str) -> Manifest:
         return _or_missing(store, "model", partial(start_model, store, name))
 
-    return Steps(ingest, pair, dedupe, sample, model, tokenize, reference, train, evaluate, publish, gated)
+    return Steps(ingest, pair, dedupe, sample, unseen, model, tokenize, reference, train, evaluate, publish, gated)
 
 
 def _or_missing(store: Store, stage: str, made: Callable[[], Manifest]) -> Manifest:

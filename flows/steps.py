@@ -26,6 +26,7 @@ RETRIES: Final[dict[str, list[float]]] = {
     "pair": [5],
     "dedupe": [5],
     "sample": [5],
+    "unseen": [5],
     "model": [5, 20, 60],
     "tokenize": [5],
     "reference": [10, 60],
@@ -96,6 +97,8 @@ def prefect_steps() -> Steps:
     ingest_task = stage_task("ingest", ingest_source)
 
     def ingest(store: Store, sources: Sequence[SourceConfig]) -> list[Manifest]:
+        if not sources:
+            return []
         if len(sources) == 1:
             return [_done(ingest_task(store, sources[0]))]
         futures = ingest_task.map(unmapped(store), list(sources))
@@ -113,6 +116,7 @@ def prefect_steps() -> Steps:
         pair=called("pair", plain.pair),
         dedupe=called("dedupe", plain.dedupe),
         sample=called("sample", plain.sample),
+        unseen=called("unseen", plain.unseen),
         model=called("model", plain.model),
         tokenize=called("tokenize", plain.tokenize),
         reference=called("reference", plain.reference),

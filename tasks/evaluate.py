@@ -10,7 +10,7 @@ import json
 from typing import Any, ClassVar
 
 import polars as pl
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt
 
 from tasks.config import StageConfig
 from tasks.held_out import check_pairs, facts_of, joined, token_lengths
@@ -30,19 +30,14 @@ class EvaluateConfig(StageConfig):
     """How the tuned model is judged."""
 
     # Where held-out pairs come from is told by the manifests that are handed in.
-    incidental: ClassVar[frozenset[str]] = frozenset({"sources"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"sources", "held_out"})
 
     bootstrap: PositiveInt = 1000
     """Resamples of questions behind each interval."""
     sources: list[SourceConfig] = Field(default_factory=list)
-    """Held-out pairs from elsewhere, where the sample keeps none. Not read yet: must be empty."""
-
-    @field_validator("sources")
-    @classmethod
-    def _none_yet(cls, given: list[SourceConfig]) -> list[SourceConfig]:
-        if given:
-            raise ValueError("held-out pairs from elsewhere cannot be read yet; keep some with sample.held_out")
-        return given
+    """Held-out pairs from elsewhere, in place of the sample's own. Pairs of questions trained on are left out."""
+    held_out: PositiveInt = 2_000
+    """Pairs that are drawn from `sources`; fewer where there are no more."""
 
 
 def evaluate(
@@ -57,12 +52,7 @@ def evaluate(
         lengths = token_lengths(tokens.path("held_out"), tokens.config.get("max_length"))
         rows = pl.DataFrame(schema=ROWS_SCHEMA)
         if lengths.height == 0:
-            kept = sampled.counts.get("held_out", 0)
-            found = no_metrics(
-                f"none of the {kept} held-out pairs has token rows"
-                if kept
-                else "sample.held_out is 0: no pair to judge by"
-            )
+            found = no_metrics(_why_none(sampled))
         else:
             referred = pl.read_parquet(reference.path("held_out.parquet"))
             check_pairs(lengths, referred, "reference")  # before the long part
@@ -89,6 +79,16 @@ def evaluate(
     identity = config.identity() | {"beta": train.beta, "precision": train.precision, "reward": reward, "seed": seed}
     inputs = {"train": trained, "tokenize": tokens, "reference": reference, "sample": sampled}
     return store.stage("evaluate", VERSION, identity, inputs, build)
+
+
+def _why_none(held_out: Manifest) -> str:
+    """Why there is no pair to judge by."""
+    kept = held_out.counts.get("held_out", 0)
+    if kept:
+        return f"none of the {kept} held-out pairs has token rows"
+    if held_out.stage == "unseen":
+        return "evaluate.sources have no pair of a question that training has not seen"
+    return "sample.held_out is 0: no pair to judge by"
 
 
 def read_metrics(evaluated: Manifest) -> dict[str, Any]:

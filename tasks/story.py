@@ -90,6 +90,7 @@ def gather(
     pairs = pl.scan_parquet(stages["sample"].path("train.parquet"))
     pairs = pairs.join(used, on="pair_id", how="semi", maintain_order="left")
     posts = posts_used(pairs)
+    judged = stages.get("unseen", stages["sample"])  # pairs from elsewhere, where the recipe judges by those
     base, revision = _base(stages["model"], str(recipe.get("model", "")))
     return Story(
         name=name,
@@ -101,7 +102,9 @@ def gather(
         steps=funnel(stages, sources),
         metrics=json.loads(stages["evaluate"].path("metrics.json").read_text(encoding="utf-8")),
         summary=summarize(pairs, lengths, posts),
-        examples=_examples(stages["evaluate"].path("rows.parquet"), stages["sample"].path("held_out.parquet")),
+        examples=_examples(
+            stages["evaluate"].path("rows.parquet"), stages.get("unseen", stages["sample"]).path("held_out.parquet")
+        ),
         training=_training(stages["train"].path("metrics.jsonl")),
         posts=posts,
         train_ids=sorted(lengths.get_column("pair_id").to_list()),

@@ -9,7 +9,6 @@ from typing import Any
 import polars as pl
 import pytest
 from datasets import Dataset
-from pydantic import ValidationError
 
 from tasks.errors import StageFailed
 from tasks.evaluate import EvaluateConfig, evaluate, read_metrics
@@ -78,10 +77,11 @@ def test_a_second_evaluation_is_reused_and_a_plan_starts_nothing(evaluated: Mani
     assert planned.planned
 
 
-def test_sources_from_elsewhere_are_refused_and_not_ignored(evaluated: Manifest) -> None:
-    with pytest.raises(ValidationError, match=r"keep some with sample\.held_out"):
-        EvaluateConfig.model_validate({"sources": ["beer.stackexchange.com.7z"]})
-    assert "sources" not in evaluated.config
+def test_where_held_out_pairs_come_from_is_no_setting_of_the_evaluation(evaluated: Manifest) -> None:
+    config = EvaluateConfig.model_validate({"sources": ["beer.stackexchange.com.7z"], "held_out": 7})
+    assert config.sources[0].kind == "dump"
+    assert config.identity() == {"bootstrap": 1000}
+    assert set(evaluated.config).isdisjoint({"sources", "held_out"})
 
 
 @pytest.mark.slow
