@@ -51,7 +51,8 @@ def keyed_rows(source: Path, on_texts: OnTexts | None = None) -> Iterator[pl.Dat
                 columns[name] = key_series([known[text] for text in given])
             if on_texts is not None:
                 on_texts(kind, texts)
-        yield batch.select(IDS).with_columns(**columns)
+        # A copy: a column of numbers as it was read would hold on to the whole batch, texts and all.
+        yield batch.select(pl.col(IDS).gather(pl.int_range(pl.len()))).with_columns(**columns)
 
 
 def repeated_ids(source: Path, ids: pl.Series) -> pl.DataFrame:

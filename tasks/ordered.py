@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 BATCH: Final = 2_000  # rows of text in memory at a time while reading
 ROW_GROUP: Final = 10_000  # rows
-PART_BYTES: Final = 256 << 20  # decoded text that is put in order in memory at a time
+PART_BYTES: Final = 64 << 20  # decoded text that is put in order in memory at a time
 
 
 def files_of(source: Path) -> list[Path]:
