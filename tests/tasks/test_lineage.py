@@ -67,6 +67,13 @@ def test_the_funnel_sums_the_sources_and_names_what_was_lost() -> None:
     )
 
 
+def test_pairs_from_elsewhere_are_a_step_of_their_own() -> None:
+    counts = {"pairs": 50, "held_out": 30, "not_sampled": 15, "dropped.seen_question": 5}
+    stages = {name: manifest(name, {}) for name in ("pair", "dedupe", "sample", "tokenize")}
+    (only,) = funnel(stages | {"unseen": manifest("unseen", counts)}, [])
+    assert (only.stage, only.left, only.lost) == ("unseen", 30, {"not_sampled": 15, "dropped.seen_question": 5})
+
+
 def test_a_count_that_nobody_recorded_is_no_step() -> None:
     stages = {name: manifest(name, {}) for name in ("pair", "dedupe", "sample", "tokenize")}
     assert funnel(stages, []) == []
