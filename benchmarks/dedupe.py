@@ -87,7 +87,7 @@ def write(texts: list[str], path: Path) -> None:
 
 def ours(path: Path, threshold: float) -> Iterator[tuple[str, str]]:
     """The near duplicates as the dedupe stage finds them."""
-    from tasks.exact_duplicates import all_rows, keyed_rows
+    from tasks.exact_duplicates import keyed_rows, text_keys
     from tasks.minhash import Sketches
     from tasks.near_duplicates import near_texts
 
@@ -96,7 +96,7 @@ def ours(path: Path, threshold: float) -> Iterator[tuple[str, str]]:
         for kind in ("prompt", "answer"):
             (folder := Path(scratch) / kind).mkdir()
             sketches[kind] = Sketches(folder, threshold)
-        rows = all_rows(keyed_rows(path, lambda kind, texts: sketches[kind].add(texts)))
+        rows = keyed_rows(path, text_keys(path, lambda kind, texts: sketches[kind].add(texts)))
         for kind, columns in (("prompt", COLUMNS[:1]), ("answer", COLUMNS[1:])):
             found = near_texts(sketches[kind], rows, columns, path, threshold)
             where = {}

@@ -21,12 +21,12 @@ from tasks.config import StageConfig
 from tasks.exact_duplicates import (
     EXACT_REASONS,
     SAME_ID,
-    all_rows,
     dropped_rows,
     exact_reasons,
     kept_rows,
     keyed_rows,
     repeated_ids,
+    text_keys,
 )
 from tasks.jaccard import Int
 from tasks.manifest import Manifest, reasons
@@ -73,8 +73,8 @@ def dedupe(store: Store, pairs: Manifest, config: DedupeConfig, seed: int) -> Ma
         def sketch(kind: str, texts: Mapping[bytes, str]) -> None:
             sketches[kind].add(texts)
 
-        read = keyed_rows(source, sketch if config.near else None)
-        rows = all_rows(_reported(work, read, pairs.counts.get("pairs")))
+        keys = text_keys(source, sketch if config.near else None)
+        rows = keyed_rows(source, _reported(work, keys, pairs.counts.get("pairs")))
         verdicts = [repeated_ids(source, rows["pair_id"])]
         if config.exact:
             verdicts.append(exact_reasons(kept_rows(rows, *verdicts), seed))

@@ -4,7 +4,7 @@ Works on the ids of the pairs and on 128-bit keys of their normalised texts: 48 
 which are read in batches and forgotten.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,13 +30,13 @@ EXACT_REASONS: Final = (
 OnTexts = Callable[[str, Mapping[bytes, str]], None]
 
 
-def keyed_rows(source: Path, on_texts: OnTexts | None = None) -> Iterator[pl.DataFrame]:
-    """Batches of IDS, and for each of TEXTS the key of its normalised text (unsigned 128 bit), in file order.
+def text_keys(source: Path, on_texts: OnTexts | None = None) -> Iterator[pl.DataFrame]:
+    """For each of TEXTS the key of its normalised text (unsigned 128 bit), batch by batch in file order.
 
     `on_texts(kind, texts)` is told of the normalised texts of each batch by their keys, each once; kind is `prompt` or
     `answer`.
     """
-    for batch in batches(source, [*IDS, *TEXTS]):
+    for batch in batches(source, TEXTS):
         columns = {}
         for kind, names in (("prompt", ("prompt",)), ("answer", ("chosen", "rejected"))):
             known: dict[str, bytes] = {}  # the pairs of one question repeat its texts
@@ -51,8 +51,18 @@ def keyed_rows(source: Path, on_texts: OnTexts | None = None) -> Iterator[pl.Dat
                 columns[name] = key_series([known[text] for text in given])
             if on_texts is not None:
                 on_texts(kind, texts)
-        # A copy: a column of numbers as it was read would hold on to the whole batch, texts and all.
-        yield batch.select(pl.col(IDS).gather(pl.int_range(pl.len()))).with_columns(**columns)
+        yield pl.DataFrame(columns)
+
+
+def keyed_rows(source: Path, keys: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """`row` (its number), IDS and the keys of TEXTS of every pair.
+
+    The ids are read by themselves: as long as one column of a batch is in use, Arrow keeps all of it, texts too.
+    """
+    ids = pl.Schema([(name, PAIR_SCHEMA[name]) for name in IDS])
+    texts = pl.Schema([(name, pl.UInt128()) for name in TEXTS])
+    named = pl.concat([ids.to_frame(), *(batch.cast(ids) for batch in batches(source, IDS))])
+    return named.hstack(pl.concat([texts.to_frame(), *keys])).with_row_index("row")
 
 
 def repeated_ids(source: Path, ids: pl.Series) -> pl.DataFrame:
@@ -81,7 +91,7 @@ def repeated_ids(source: Path, ids: pl.Series) -> pl.DataFrame:
 def exact_reasons(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     """`row`, `reason` and `keeper` of the rows to drop; first match wins.
 
-    rows    `row` and what `keyed_rows` gives
+    rows    what `keyed_rows` gives
     keeper  the row that a duplicate repeats: of those that say the same, the one of lowest keyed rank; else null
     """
     empty = pl.lit(EMPTY).first()  # a literal of its own would have to fit in 64 bits
@@ -113,12 +123,6 @@ def exact_reasons(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     ).filter((pl.col("reason") == "contradictory") | (pl.col("row") != pl.col("keeper")))
     silent = judged.filter(pl.col("reason").is_not_null()).select("row", "reason", "keeper")
     return pl.concat([silent, repeats]).sort("row")
-
-
-def all_rows(frames: Iterator[pl.DataFrame]) -> pl.DataFrame:
-    """The batches of `keyed_rows` as one frame, numbered in `row`."""
-    schema = pl.Schema([*((name, PAIR_SCHEMA[name]) for name in IDS), *((name, pl.UInt128()) for name in TEXTS)])
-    return pl.concat([schema.to_frame(), *(frame.cast(schema) for frame in frames)]).with_row_index("row")
 
 
 def dropped_rows(rows: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:

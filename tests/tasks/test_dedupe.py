@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.dedupe import REASONS, DedupeConfig, dedupe
-from tasks.exact_duplicates import all_rows, keyed_rows
+from tasks.exact_duplicates import keyed_rows, text_keys
 from tasks.manifest import Manifest, total
 from tasks.pairs import DEDUPED_SCHEMA, PAIR_SCHEMA
 from tasks.store import Store, Workspace
@@ -180,6 +180,6 @@ def test_what_is_kept_of_each_row_does_not_hold_on_to_its_texts(tmp_path: Path) 
     rows = [pair(f"a.example.com/{n}/1/2", f"{n} " * 300, f"{n}. " * 300, f"{n}! " * 300) for n in range(6_000)]
     pl.DataFrame(rows, schema=PAIR_SCHEMA).write_parquet(tmp_path / "pairs.parquet")
     before = pa.total_allocated_bytes()
-    kept = all_rows(keyed_rows(tmp_path / "pairs.parquet"))
+    kept = keyed_rows(tmp_path / "pairs.parquet", text_keys(tmp_path / "pairs.parquet"))
     assert kept.height == 6_000
     assert pa.total_allocated_bytes() - before < 1 << 20  # of 25 MB of text
