@@ -116,10 +116,8 @@ def funnel(stages: Mapping[str, Manifest], sources: Sequence[Manifest]) -> list[
         _step("tokenize", "held-out pairs as tokens", tokenized, "held_out", ()),
     ]
     if "unseen" in stages:
-        elsewhere = stages["unseen"].counts
-        steps.append(
-            _step("unseen", "pairs from elsewhere to judge by", elsewhere, "held_out", ("not_sampled", "dropped"))
-        )
+        label = "pairs from elsewhere to judge by"
+        steps.append(_step("unseen", label, stages["unseen"].counts, "held_out", ("not_sampled", "dropped")))
     return [step for step in steps if step is not None]
 
 

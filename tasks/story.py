@@ -102,9 +102,7 @@ def gather(
         steps=funnel(stages, sources),
         metrics=json.loads(stages["evaluate"].path("metrics.json").read_text(encoding="utf-8")),
         summary=summarize(pairs, lengths, posts),
-        examples=_examples(
-            stages["evaluate"].path("rows.parquet"), stages.get("unseen", stages["sample"]).path("held_out.parquet")
-        ),
+        examples=_examples(stages["evaluate"].path("rows.parquet"), judged.path("held_out.parquet")),
         training=_training(stages["train"].path("metrics.jsonl")),
         posts=posts,
         train_ids=sorted(lengths.get_column("pair_id").to_list()),
