@@ -79,10 +79,10 @@ def training_stages(
     tokens = steps.gate(store, tokens, tokenized.check(recipe.tokenize.max_length))
     yield "tokenize", [tokens]
     scored = steps.reference(store, tokens, model, recipe.reference, recipe.train)
-    yield "reference", [scored]
     judges = Judges(sampled_pairs, tokens, scored)
     if recipe.evaluate.sources:
         judges = judges_from_elsewhere(steps, store, recipe, sampled_pairs, model)
+    yield "reference", [scored]
     trained = steps.train(store, tokens, scored, model, recipe.train, recipe.seed)
     yield "train", [trained]
     judged = steps.evaluate(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from prefect import State, Task, task, unmapped
+from prefect import State, Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Completed
@@ -101,7 +101,8 @@ def prefect_steps() -> Steps:
             return []
         if len(sources) == 1:
             return [_done(ingest_task(store, sources[0]))]
-        futures = ingest_task.map(unmapped(store), list(sources))
+        # Not `map`: it would take the arguments behind the store for one, and hand each run all of the sources.
+        futures = [ingest_task.submit(store, source) for source in sources]
         return [_done(future.result()) for future in futures]
 
     def called(name: str, build: Callable[..., Manifest]) -> Callable[..., Manifest]:

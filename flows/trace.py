@@ -151,10 +151,12 @@ def _row(path: Path, pair_id: str) -> dict[str, Any] | None:
 
 def _source_of(pair_id: str, row: dict[str, Any] | None, sources: list[Manifest]) -> dict[str, Any] | None:
     """What the manifest of the pair's source recorded: path, size and sha256 of what was read."""
-    site = row["site"] if row is not None else pair_id.partition("/")[0]
+    name = pair_id.partition("/")[0]
+    site = row["site"] if row is not None else name
     known = [dict(manifest.provenance["source"]) for manifest in sources if "source" in manifest.provenance]
     for source in known:
-        if site is not None and source.get("site") == site:
+        # A pair without ids is called after its source; any other is of a site.
+        if source.get("name") == name or (site is not None and site in (source.get("site"), *source.get("sites", []))):
             return source
     return known[0] if len(known) == 1 else None
 

@@ -65,11 +65,13 @@ def read_preferences(rows: Iterator[Row], site: str | None, work: Workspace) -> 
     late = [pl.DataFrame(schema=FAULT_SCHEMA)]
     for parts in sorted((folder / "sites").iterdir()):
         late.append(_publish(parts, posts / parts.name, folder / "scratch", tally))
-    if not tally:  # a table without rows is a table, too
+    sites = sorted(place.name for place in posts.iterdir())
+    if not sites:  # a table without rows is a table, too
         (posts / "none").mkdir()
         write_part(pl.DataFrame(schema=RANKED_SCHEMA), posts / "none" / "part-00000.parquet")
     (work.folder / "users.parquet").mkdir()
     write_part(pl.DataFrame(schema=USER_SCHEMA), work.folder / "users.parquet" / "part-00000.parquet")
+    work.provenance["source"] = work.provenance.get("source", {}) | {"sites": sites}
     spread.skipped.write(work.folder / "dropped.parquet", pl.concat(late, how="diagonal"))
     skipped = spread.skipped.tally
     return {
