@@ -6,6 +6,7 @@ memory; two different texts have the same xxh3 of 128 bits once in 2**128 tries,
 
 import unicodedata
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -35,5 +36,5 @@ def key_series(keys: Iterable[bytes]) -> pl.Series:
     return high * pl.Series([1 << 64], dtype=pl.UInt128) + low
 
 
-EMPTY = key_series([content_key("")])
+EMPTY: Final = key_series([content_key("")])
 """The key of a text that has nothing in it."""
