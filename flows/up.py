@@ -8,6 +8,7 @@ workers first, then the server.
 
 import fcntl
 import os
+import signal
 import socket
 import sys
 import time
@@ -45,10 +46,12 @@ WORKER_SETTINGS: Final = {
 
 
 def up(port: int, files_port: int, work_dir: Path, pools: Sequence[str]) -> None:
-    """Run until interrupted. Raises Surroundings where something cannot be started, RecipeError for unknown pools."""
+    """Run until SIGINT or SIGTERM. Raises Surroundings where something cannot start, RecipeError for unknown pools."""
     for pool in pools:
         if pool not in POOLS:
             raise RecipeError(f"there is no pool {pool!r}; pools: {', '.join(POOLS)}")
+    # A shell starts a background process with SIGINT ignored, and Python leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     work_dir = work_dir.absolute()
     logs = work_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,11 @@ def up(port: int, files_port: int, work_dir: Path, pools: Sequence[str]) -> None
         for line in deploy_all(Path.cwd(), logs / "deploy.log"):
             say(line)
         say(_where(url, files, work_dir, pools))
-        watch([*server, *workers])
+        try:
+            watch([*server, *workers])
+        except KeyboardInterrupt:
+            say("stopping: the workers first (a run gets 30 s to end), then the server ...")
+    say("stopped; `prefstack up` goes on where this ended")
 
 
 def watch(children: Sequence[Child]) -> None:
@@ -139,7 +146,7 @@ def worker_command(pool: str) -> list[str]:
 
 def _server_command(url: str) -> list[str]:
     host, port = urlsplit(url).hostname or "127.0.0.1", urlsplit(url).port or 80
-    return [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+    return [sys.executable, "-m", "flows.prefect_server", "--host", host, "--port", str(port)]
 
 
 def _settings(defaults: Mapping[str, str]) -> dict[str, str]:
