@@ -216,8 +216,8 @@ def _array_rows(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
                 return
             try:
                 value, end = decode(window, at)
-                # A number, or the end of the window, could go on: what follows must be in sight.
-                whole = bool(window[end:].lstrip())
+                # A number could go on beyond the window: what ends it must be in sight.
+                whole = not isinstance(value, int | float) or window[end:].lstrip()[:1] in {",", "]"}
             except (json.JSONDecodeError, RecursionError):
                 whole = False
             if not whole:
