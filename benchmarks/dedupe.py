@@ -97,6 +97,7 @@ def ours(path: Path, threshold: float) -> Iterator[tuple[str, str]]:
             (folder := Path(scratch) / kind).mkdir()
             sketches[kind] = Sketches(folder, threshold)
         rows = keyed_rows(path, text_keys(path, lambda kind, texts: sketches[kind].add(texts)))
+        rows = rows.with_columns(turn="row")
         for kind, columns in (("prompt", COLUMNS[:1]), ("answer", COLUMNS[1:])):
             found = near_texts(sketches[kind], rows, columns, path, threshold)
             where = {}

@@ -32,7 +32,7 @@ from tasks.jaccard import Int
 from tasks.manifest import Manifest, reasons
 from tasks.minhash import Sketches
 from tasks.near_duplicates import near_texts
-from tasks.near_pairs import NEAR_REASONS, Levels, hubs, near_reasons
+from tasks.near_pairs import NEAR_REASONS, Levels, hubs, in_turn, near_reasons
 from tasks.ordered import write_ordered
 from tasks.pairs import DEDUPED_SCHEMA
 from tasks.store import Store, Workspace
@@ -49,8 +49,8 @@ class DedupeConfig(StageConfig):
     """Drop a pair whose normalised prompt, chosen and rejected text another pair has."""
     near: bool = True
     """Look for near duplicates too (MinHash, verified by exact Jaccard), and drop them at the levels below."""
-    threshold: float = Field(0.8, gt=0.0, le=1.0)
-    """Jaccard similarity of word shingles from which two texts are near duplicates."""
+    threshold: float = Field(0.8, ge=0.1, le=1.0)
+    """Jaccard similarity of word shingles (five words) from which two texts are near duplicates."""
     near_pairs: bool = True
     """Drop a pair of which all three texts are near duplicates of another pair's."""
     near_questions: bool = True
@@ -82,10 +82,12 @@ def dedupe(store: Store, pairs: Manifest, config: DedupeConfig, seed: int) -> Ma
         joined: list[Int] = []
         if config.near:
             work.message("comparing what may be near duplicates")
+            kept = in_turn(kept, seed)
             prompts = near_texts(sketches["prompt"], kept, ("prompt",), source, config.threshold)
             answers = near_texts(sketches["answer"], kept, ("chosen", "rejected"), source, config.threshold)
             levels = Levels(config.near_pairs, config.near_questions, config.near_answers)
-            verdicts.append(near_reasons(kept, prompts, answers, levels, seed))
+            verdicts.append(near_reasons(kept, prompts, answers, levels))
+            _tell_crowds(work, prompts.left_out + answers.left_out)
             kept = kept_rows(rows, *verdicts)
         kept = kept.sort("pair_id")
         if config.near:
@@ -110,6 +112,14 @@ def _emptied(work: Workspace, name: str) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder
+
+
+def _tell_crowds(work: Workspace, left_out: int) -> None:
+    work.provenance["texts_not_compared_in_a_crowd"] = left_out
+    if left_out:
+        work.message(
+            f"{left_out} times a text was not compared with all that it shares a band with: too many, too unlike"
+        )
 
 
 def _reported(work: Workspace, frames: Iterator[pl.DataFrame], total: int | None) -> Iterator[pl.DataFrame]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tasks.shingles import U64, blocks, shingled
 
-AT_ONCE: Final = 1 << 22  # shingles compared at once
+AT_ONCE: Final = 1 << 20  # shingles compared at once
 EDGES: Final = 1 << 16  # pairs of texts compared at once, at most
 HASH: Final = np.uint64(48)  # bits
 REST: Final = np.uint64(16)

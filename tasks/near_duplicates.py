@@ -4,7 +4,7 @@ Prompts are compared with prompts and answers with answers; equal texts are one 
 looked at: what is called near here is so by its shingles.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,8 @@ from tasks.minhash import Sketches
 from tasks.ordered import batches
 
 CROWD: Final = 64  # texts in a bucket from which it is not compared all with all, but with one leader after the other
-LEADERS: Final = 1_000  # in one bucket
+LEADERS: Final = 2_000  # in one bucket, at most
+FOLLOWS: Final = 8  # leaders that a text of a crowd is near before it is left alone
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class NearTexts:
     left: Int
     """Edges: text left[i] and text right[i] are at least as similar as the threshold; left < right."""
     right: Int
+    left_out: int
+    """How often a text shared a band with so many unlike ones that it was not compared with all of them."""
 
     def numbers(self, keys: pl.Series) -> Int:
         """The numbers of texts by their content keys."""
@@ -51,7 +54,7 @@ def near_texts(
     """The near duplicates among the texts in `columns` of the `rows` of the table `source`.
 
     sketches  has been told of all of them, and perhaps of more
-    rows      `row`, its number in the table, and for each of `columns` the content key of the text
+    rows      `row`, its number in the table, `turn`, when it is judged, and in `columns` the content keys of texts
     """
     texts = sketches.finish()
     used = pl.concat([rows.select(key=column) for column in columns]).unique()
@@ -63,8 +66,10 @@ def near_texts(
         suspect[bucket["text"]] = True
     sets = ShingleSets(sketches.folder / "sets", entries.size)
     _read(sets, keys.filter(pl.Series(suspect)), rows, columns, source)
-    left, right = _edges(sketches, entries, sets, threshold)
-    return NearTexts(keys, np.append(texts["shingles"].to_numpy(), 0), left, right)
+    turns = pl.concat([rows.select("turn", key=column) for column in columns]).group_by("key").agg(pl.col("turn").min())
+    ranks = keys.join(turns, on="key", how="left", maintain_order="left")["turn"].cast(pl.Int64).to_numpy()
+    left, right, left_out = _edges(sketches, entries, sets, ranks, threshold)
+    return NearTexts(keys, np.append(texts["shingles"].to_numpy(), 0), left, right, left_out)
 
 
 def _read(sets: ShingleSets, wanted: pl.DataFrame, rows: pl.DataFrame, columns: Sequence[str], source: Path) -> None:
@@ -88,37 +93,48 @@ def _span(ascending: NDArray[np.integer], low: int, high: int) -> tuple[int, int
     return int(begin), int(end - begin)
 
 
-def _edges(sketches: Sketches, entries: NDArray[np.uint32], sets: ShingleSets, threshold: float) -> tuple[Int, Int]:
-    """The candidates of all bands that are similar enough."""
+def _edges(
+    sketches: Sketches, entries: NDArray[np.uint32], sets: ShingleSets, ranks: Int, threshold: float
+) -> tuple[Int, Int, int]:
+    """The candidates of all bands that are similar enough; and how often a text was left uncompared in a crowd."""
     seen = np.empty(0, dtype=np.uint64)  # both numbers of an edge in one, sorted
     found = [np.empty(0, dtype=np.uint64)]
+    left_out = 0
     for bucket in sketches.buckets(entries):
         sized = bucket.with_columns(size=pl.len().over("key"))
         small = sized.filter(pl.col("size") <= CROWD).select("key", "text")
         met = small.join(small, on="key").filter(pl.col("text") < pl.col("text_right"))
         codes = np.unique(_code(met["text"].to_numpy(), met["text_right"].to_numpy()))
         new = np.setdiff1d(codes, seen, assume_unique=True)
-        left, right = _decoded(new)
-        found.append(new[sets.similarity(left, right) >= threshold])
+        found.append(new[sets.similarity(*_decoded(new)) >= threshold])
         seen = np.union1d(seen, new)
         crowded = sized.filter(pl.col("size") > CROWD).group_by("key", maintain_order=True).agg("text")
-        for members in crowded["text"]:
-            found.extend(_led(members.cast(pl.Int64).to_numpy(), sets, threshold))
-    return _decoded(np.unique(np.concatenate(found)))
+        for crowd in crowded["text"]:
+            members = crowd.cast(pl.Int64).to_numpy()
+            edges, rest = _led(members[np.argsort(ranks[members], kind="stable")], sets, threshold)
+            found.append(edges)
+            left_out += rest
+    return *_decoded(np.unique(np.concatenate(found))), left_out
 
 
-def _led(members: Int, sets: ShingleSets, threshold: float) -> Iterator[NDArray[np.uint64]]:
-    """Edges in a crowded bucket: all that is near its first text goes with that, then the next one leads.
+def _led(members: Int, sets: ShingleSets, threshold: float) -> tuple[NDArray[np.uint64], int]:
+    """Edges in a crowded bucket, and how many texts were not compared: one text after the other leads.
 
-    A thousand copies of one form letter cost a thousand comparisons and not half a million.
+    A leader is compared with all who are still there; who is near FOLLOWS leaders need not be there any longer. So a
+    thousand copies of a form letter cost some thousand comparisons and not half a million, and each copy is tied to
+    those whose pairs have the first turn: when one of those stays, it goes.
     """
+    found = [np.empty(0, dtype=np.uint64)]
+    follows = np.zeros(members.size, dtype=np.int64)
     for _ in range(LEADERS):
         if members.size < 2:
-            return
-        leader, rest = np.full(members.size - 1, members[0]), members[1:]
-        near = sets.similarity(leader, rest) >= threshold
-        yield _code(leader[near], rest[near])
-        members = rest[~near]
+            return np.concatenate(found), 0
+        leader, members, follows = members[:1], members[1:], follows[1:]
+        near = sets.similarity(np.repeat(leader, members.size), members) >= threshold
+        found.append(_code(np.minimum(leader, members[near]), np.maximum(leader, members[near])))
+        follows = follows + near
+        members, follows = members[follows < FOLLOWS], follows[follows < FOLLOWS]
+    return np.concatenate(found), int(members.size)
 
 
 def _code(left: NDArray[np.integer], right: NDArray[np.integer]) -> NDArray[np.uint64]:

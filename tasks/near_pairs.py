@@ -48,17 +48,33 @@ class Turn(NamedTuple):
     rejected: int
 
 
-def near_reasons(rows: pl.DataFrame, prompts: NearTexts, answers: NearTexts, levels: Levels, seed: int) -> pl.DataFrame:
+def in_turn(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The rows with `question`, the number of the question they belong to, in the order of `turn`.
+
+    Where a source has no ids, what has one prompt is one question. A question has the rank of its smallest pair_id.
+    """
+    anonymous = pl.when(pl.col("question_id").is_null()).then("prompt")
+    named = rows.with_columns(_name=pl.col("pair_id").min().over("site", "question_id", anonymous))
+    named = named.with_columns(
+        question=pl.col("_name").rank("dense").cast(pl.Int64),
+        _before=keyed_ranks(seed, "keeper", named["_name"]),
+        _rank=keyed_ranks(seed, "keeper", named["pair_id"]),
+    )
+    ordered = named.sort("_before", "_name", "_rank", "pair_id").with_row_index("turn")
+    return ordered.drop("_name", "_before", "_rank")
+
+
+def near_reasons(rows: pl.DataFrame, prompts: NearTexts, answers: NearTexts, levels: Levels) -> pl.DataFrame:
     """`row`, `reason` and `keeper` of the rows to drop.
 
-    rows  `row`, the ids, and the content keys of prompt, chosen and rejected: what is left after the exact duplicates
+    rows  what is left after the exact duplicates, `in_turn`
     """
     near_prompts, near_answers = _near(prompts), _near(answers)
     asked = _Stayed(prompts, near_prompts)
     liked, disliked = _Stayed(answers, near_answers), _Stayed(answers, near_answers)
     pairs = _StayedPairs(prompts, answers, near_prompts, near_answers)
     found = []
-    for pair in _in_turn(rows, prompts, answers, seed):
+    for pair in _involved(rows, prompts, answers):
         keeper = pairs.like(pair) if levels.pairs else None
         reason = "near_pair"
         if keeper is None and levels.questions:
@@ -148,24 +164,15 @@ def _alike(near: Near, one: int, other: int) -> bool:
     return one == other or other in near.get(one, ())
 
 
-def _in_turn(rows: pl.DataFrame, prompts: NearTexts, answers: NearTexts, seed: int) -> Iterator[Turn]:
+def _involved(rows: pl.DataFrame, prompts: NearTexts, answers: NearTexts) -> Iterator[Turn]:
     """The pairs that have a text, or nearly, in common with a pair of another question or all three with any pair."""
     texts = {"prompt": prompts, "chosen": answers, "rejected": answers}
     numbers = {name: pl.Series(kind.numbers(rows[name])) for name, kind in texts.items()}
-    numbered = rows.select("row", "pair_id", "site", "question_id", **numbers)
-    # Where a source has no ids, what has one prompt is one question.
-    numbered = numbered.with_columns(anonymous=pl.when(pl.col("question_id").is_null()).then("prompt"))
-    question = pl.struct("site", "question_id", "anonymous").rank("dense").cast(pl.Int64)
-    numbered = numbered.with_columns(question=question)
+    numbered = rows.select("turn", "row", "question", **numbers)
     involved = numbered.select(pl.struct(*texts).is_duplicated()).to_series().to_numpy().copy()
     for name, kind in texts.items():
         paired = np.zeros(kind.shingles.size, dtype=bool)
         paired[kind.left] = paired[kind.right] = True
         involved |= paired[numbered[name].to_numpy()]
         involved |= numbered.select(pl.col("question").n_unique().over(name) > 1).to_series().to_numpy()
-    some = numbered.filter(pl.Series(involved)).with_columns(name=pl.col("pair_id").min().over("question"))
-    some = some.with_columns(
-        before=keyed_ranks(seed, "keeper", some["name"]), rank=keyed_ranks(seed, "keeper", some["pair_id"])
-    ).sort("before", "name", "rank", "pair_id")
-    picked = some.with_row_index("turn").select(Turn._fields)
-    return (Turn(*values) for values in picked.iter_rows())
+    return (Turn(*values) for values in numbered.filter(pl.Series(involved)).sort("turn").iter_rows())

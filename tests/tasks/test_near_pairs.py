@@ -149,6 +149,19 @@ def test_who_goes_is_near_the_very_pair_that_it_names(run: Run) -> None:
         assert kept["cluster"].n_unique() == 1
 
 
+def test_of_a_crowd_of_form_letters_one_stays(run: Run) -> None:
+    letter = text(80)
+    rows = [
+        pair("a.example.com", n, 200 + n, 500 + n, text(30), edit(letter, f"Yours {n}"), text(30)) for n in range(150)
+    ]
+    rows += [pair("b.example.com", n, 1, 2, text(30), text(), text()) for n in range(10)]
+    for seed in range(3):
+        done, kept, verdicts = run(rows, seed=seed)
+        assert (kept["site"] == "a.example.com").sum() == 1
+        assert {reason for reason, _ in verdicts.values()} == {"near_answer"}
+        assert done.provenance["texts_not_compared_in_a_crowd"] == 0
+
+
 def test_the_threshold_is_the_recipes(run: Run) -> None:
     prompt, chosen, rejected = text(), text(), text()
     rows = [
