@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from tasks.digests import remembered_sha256, sync_file
-from tasks.errors import InputError, PrefstackError, Surroundings, Transient
+from tasks.errors import InputError, PrefstackError, RecipeError, Surroundings, Transient
 from tasks.store import Store, disk_is_full, write_text
 
 if TYPE_CHECKING:
@@ -50,8 +50,16 @@ def fetched(url: str, sha256: str | None, store: Store) -> str:
     """The path of the file at `url`, downloaded now unless it is here and the same.
 
     InputError where the server has no such file or sends a web page, or the file is not the pinned one; Surroundings
-    where the server cannot be reached; Transient where the connection keeps breaking. A plan downloads nothing.
+    where the server cannot be reached; Transient where the connection keeps breaking; RecipeError where the URL is none.
+    A plan downloads nothing.
     """
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise RecipeError(f"ingest.sources: {url!r} is no address that could be fetched")
     folder = store.work_dir / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16]
     download = _Download(url, folder, store)
     if store.plan:
