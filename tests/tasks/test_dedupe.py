@@ -7,9 +7,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tasks.content import content_key, key_series
 from tasks.dedupe import REASONS, DedupeConfig, dedupe
-from tasks.exact_duplicates import keyed_rows, text_keys
+from tasks.exact_duplicates import exact_reasons, keyed_rows, text_keys
 from tasks.manifest import Manifest, total
 from tasks.pairs import DEDUPED_SCHEMA, PAIR_SCHEMA
 from tasks.store import Store, Workspace
@@ -168,6 +171,43 @@ def test_other_order_and_other_row_groups_give_the_same_bytes(paired: MakePairs)
     two = run(paired(rows[::-1], "two", row_group=7), near=False)[0]
     assert one.files == two.files
     assert one.counts["dropped.exact_duplicate"] > 0
+
+
+SHORT = st.sampled_from(["", " ", "a", "A", "b", "B ", "c"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(SHORT, SHORT, SHORT), min_size=1, max_size=14), st.integers(0, 9))
+def test_what_stays_says_each_thing_once_and_contradicts_nothing(said: list[tuple[str, str, str]], seed: int) -> None:
+    ids = [f"made/{place:02}" for place in range(len(said))]
+    plain = {name: tuple(text.strip().lower() for text in texts) for name, texts in zip(ids, said, strict=True)}
+    frame = pl.DataFrame({"pair_id": ids}).with_row_index("row")
+    keys = {
+        name: key_series([content_key(texts[at]) for texts in plain.values()])
+        for at, name in enumerate(("prompt", "chosen", "rejected"))
+    }
+    rows = frame.with_columns(**keys)
+    judged = exact_reasons(rows, seed)
+    reasons = {
+        ids[row]: (reason, None if keeper is None else ids[keeper]) for row, reason, keeper in judged.iter_rows()
+    }
+    kept = {name: texts for name, texts in plain.items() if name not in reasons}
+    assert len(set(kept.values())) == len(kept)
+    assert all(prompt and chosen and rejected and chosen != rejected for prompt, chosen, rejected in kept.values())
+    turned = {(prompt, rejected, chosen) for prompt, chosen, rejected in plain.values()}
+    assert not turned & set(kept.values())
+    for name, (reason, keeper) in reasons.items():
+        prompt, chosen, rejected = plain[name]
+        expected = (
+            "identical_sides" if chosen == rejected
+            else "empty_prompt" if not prompt
+            else "empty_side" if not chosen or not rejected
+            else "contradictory" if plain[name] in turned
+            else "exact_duplicate"
+        )  # fmt: skip
+        assert reason == expected
+        assert keeper is None or kept[keeper] == plain[name]
+        assert (keeper is None) == (reason != "exact_duplicate")
 
 
 def test_no_pairs_at_all_is_no_error(paired: MakePairs) -> None:

@@ -200,3 +200,10 @@ def test_sources_without_ids_know_a_question_by_its_prompt(run: Run) -> None:
     assert reasons == {"near_question"}
     assert set(kept["pair_id"]) in ({"made/0", "made/1"}, {"made/2"})
     assert kept["cluster"].n_unique() == 1
+
+
+def test_empty_texts_are_near_nothing_when_they_are_not_dropped(run: Run) -> None:
+    rows = [pair("a.example.com", n, 10 + n, 30 + n, "", text(), "") for n in range(4)]
+    _, kept, verdicts = run(rows, exact=False)
+    assert verdicts == {}
+    assert kept.height == 4 and kept["cluster"].n_unique() == 1  # the same prompt: one cluster
