@@ -42,7 +42,7 @@ def train(
         folder.mkdir(exist_ok=True)
         job = TrainJob(
             model=model.path("model"), rows=tokens.path("train"), reference=reference.path("train.parquet"),
-            export=work.folder / "model", folder=folder, seed=seed, config=config,
+            export=work.folder / "model", folder=folder, seed=seed, config=config, run=store.run,
         )  # fmt: skip
         job.write(folder / "job.json")
         log = work.partial / "train.log"

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 import torch.distributed as dist
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn, no_grad
 
 from training.engine import Engine, ParameterState
@@ -35,7 +36,7 @@ from training.status import TrainerError
 RECORD: Final = "checkpoint.json"
 METRICS: Final = "metrics.jsonl"
 _KEPT: Final = 2  # the newest, and the one to fall back to
-_SHARD_ELEMENTS: Final = 50_000_000  # 600 MB of weights and moments
+_SHARD_ELEMENTS: Final = 20_000_000  # 240 MB of weights and moments
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ def save_checkpoint(folder: Path, engine: Engine, *, step: int, identity: dict[s
         for number, name, tensors in _shards(engine, rank, ranks):
             shards |= dict.fromkeys(tensors, name)
             if number % ranks == rank:
+                for earlier in records.values():  # one file at a time waits in memory
+                    earlier.result()
                 whole = {f"{key}/{one}": value for one, state in tensors.items() for key, value in state.items()}
                 records[name] = writer.submit(_write_shard, scratch / name, whole)
     mine = {name: record.result() for name, record in records.items()}
@@ -159,7 +162,9 @@ def _shards(engine: Engine, rank: int, ranks: int) -> Iterator[tuple[int, str, d
     for state in engine.states():
         mine = number % ranks == rank
         held[state.name] = (
-            {key: value.to("cpu", copy=True) for key, value in state._asdict().items() if key != "name"} if mine else {}
+            {key: value.to("cpu", copy=True).contiguous() for key, value in state._asdict().items() if key != "name"}
+            if mine
+            else {}
         )
         elements += state.weight.numel()
         if elements >= _SHARD_ELEMENTS:
@@ -170,19 +175,26 @@ def _shards(engine: Engine, rank: int, ranks: int) -> Iterator[tuple[int, str, d
 
 
 def _write_shard(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    return _write(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    """Write tensors, sync them and read them back; the record of the file."""
+    save_file(tensors, path)
+    with open(path, "rb") as handle:
+        os.fsync(handle.fileno())
+    with safe_open(path, framework="pt") as written:
+        for name, tensor in tensors.items():
+            if not torch.equal(written.get_tensor(name), tensor):
+                raise TrainerError(
+                    "disk", f"{path} does not read back as it was written: the disk is not to be trusted"
+                )
+    return {"size": path.stat().st_size, "sha256": _sha256(path)}
 
 
 def _write(path: Path, content: bytes) -> dict[str, Any]:
-    """Write, sync and read back; the record of the file."""
+    """Write and sync; the record of the file."""
     with open(path, "wb") as handle:
         handle.write(content)
         handle.flush()
         os.fsync(handle.fileno())
-    digest = hashlib.sha256(content).hexdigest()
-    if _sha256(path) != digest:
-        raise TrainerError("disk", f"{path} does not read back as it was written; the disk is not to be trusted")
-    return {"size": len(content), "sha256": digest}
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ What DeepSpeed 0.19.8 would default is written out in `settings`, since defaults
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
@@ -59,6 +60,8 @@ def join_ranks(device: torch.device) -> None:
     # DeepSpeed clones the world with new_group, which takes torch's default and not the time-out given below.
     dist.distributed_c10d.default_pg_timeout = PROCESS_GROUP_TIMEOUT
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed 0.19.8 calls collectives by names that torch 2.13 has renamed.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.distributed.*deprecated")
     import deepspeed
     import deepspeed.ops
 
@@ -70,15 +73,22 @@ def join_ranks(device: torch.device) -> None:
     )  # fmt: skip
 
 
+def leave_ranks() -> None:
+    """Leave the process group; every rank calls it, none waits for another afterwards."""
+    dist.destroy_process_group()
+
+
 def effective_stage(stage: int, precision: Precision) -> int:
     """The ZeRO stage that is run: DeepSpeed has no stage 0 with bf16 weights and fp32 gradients, stage 1 does the same
     update and shares out the optimizer."""
     return max(stage, 1) if precision == "bf16" else stage
 
 
-def settings(config: TrainConfig, ranks: int) -> dict[str, Any]:
+def settings(config: TrainConfig, ranks: int, device: str) -> dict[str, Any]:
     """DeepSpeed's configuration, every value that bears on the result or the speed written out."""
     stage = effective_stage(config.zero_stage, config.precision)
+    gpu = device == "cuda"  # on a CPU nothing overlaps, and buffers only cost memory and copies
+    bucket = 50_000_000 if gpu else 10_000_000
     return {
         # Only for DeepSpeed's own counters: packs vary in size and number, and the loss carries the weights.
         "train_micro_batch_size_per_gpu": 1,
@@ -106,12 +116,12 @@ def settings(config: TrainConfig, ranks: int) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": stage,
-            "contiguous_gradients": True,
-            "overlap_comm": stage >= 2,
+            "contiguous_gradients": gpu,
+            "overlap_comm": gpu and stage >= 2,
             "reduce_scatter": True,
-            "reduce_bucket_size": 50_000_000,
+            "reduce_bucket_size": bucket,
             "allgather_partitions": True,
-            "allgather_bucket_size": 50_000_000,
+            "allgather_bucket_size": bucket,
             "use_multi_rank_bucket_allreduce": True,
             "round_robin_gradients": False,
             "ignore_unused_parameters": True,
@@ -150,7 +160,7 @@ class Engine:
         if self.stage == 0:
             self._adam.register_step_pre_hook(lambda *_: self._clip())
         self._engine, *_ = deepspeed.initialize(
-            model=model, optimizer=self._adam, config=settings(config, self._ranks),
+            model=model, optimizer=self._adam, config=settings(config, self._ranks, device.type),
             dist_init_required=False,
         )  # fmt: skip
         self._parameters: dict[str, nn.Parameter] = dict(self._engine.module.named_parameters())

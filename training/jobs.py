@@ -31,6 +31,8 @@ class TrainJob:
     """Survives interruptions: checkpoints/, metrics.jsonl, perf.log, and what training/status.py writes."""
     seed: int
     config: TrainConfig
+    run: str = ""
+    """Name of the run that asks: with `resume: fresh` its first try forgets old checkpoints, its retries do not."""
 
     @property
     def checkpoints(self) -> Path:
@@ -48,7 +50,7 @@ class TrainJob:
             return cls(
                 model=Path(raw["model"]), rows=Path(raw["rows"]), reference=Path(raw["reference"]),
                 export=Path(raw["export"]), folder=Path(raw["folder"]), seed=int(raw["seed"]),
-                config=TrainConfig.model_validate(raw["config"]),
+                config=TrainConfig.model_validate(raw["config"]), run=raw["run"],
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise TrainerError("recipe", f"{path} is not a training job: {error}") from error

@@ -133,6 +133,7 @@ def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, min(allowed, cores) // ranks)),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",  # their output goes to a log
         # All ranks are on this host; the host's own name may not resolve.
         "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
         # Without it cuBLAS may sum in another order from run to run.
@@ -220,7 +221,8 @@ def _failure(
         return RanksFailed(failures[0].kind, _at(failures[0]), log_file, tail)
     for rank in sorted(first, key=lambda rank: codes[rank] != -signal.SIGKILL):
         if codes[rank] < 0 and memory_killed:
-            return RanksFailed("memory", f"rank {rank} was killed{where} since memory ran out", log_file, tail)
+            message = f"rank {rank} was killed{where} since memory ran out; lower train.tokens_per_pack or train.ranks"
+            return RanksFailed("memory", message, log_file, tail)
         if codes[rank] < 0:
             name = signal.Signals(-codes[rank]).name
             return RanksFailed("killed", f"rank {rank} was killed by {name}{where}", log_file, tail)

@@ -24,18 +24,23 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class Stop:
-    """Whether someone has asked this rank to stop; the ranks agree on it at the end of a step."""
+    """Whether this rank should stop; the ranks agree on it at the end of a step."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._signalled = False
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    @property
+    def asked(self) -> bool:
+        """Somebody has asked for it, or the launcher is gone (where the kernel does not kill its ranks for that)."""
+        return self._signalled or _orphaned()
 
     def listen(self) -> None:
         """Take SIGTERM and SIGINT as a request to stop (a terminal sends SIGINT to the whole process group)."""
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True
 
 
 def this_rank() -> int:
@@ -50,13 +55,17 @@ def world_size() -> int:
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when its launcher dies, however it dies."""
-    launcher = os.environ.get(LAUNCHER_PID)
-    if launcher is None:  # started by hand
+    if LAUNCHER_PID not in os.environ:  # started by hand
         return
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(launcher):  # it died before the signal was set
+    if _orphaned():  # it died before the signal was set
         os._exit(EXIT_FAILED)
+
+
+def _orphaned() -> bool:
+    launcher = os.environ.get(LAUNCHER_PID)
+    return launcher is not None and os.getppid() != int(launcher)
 
 
 def job_path() -> Path:
@@ -90,6 +99,8 @@ def kind_of(error: Exception) -> FailureKind:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk"
     text = str(error).lower()
+    if "no space left on device" in text:  # safetensors' own error
+        return "disk"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return "memory"
     if "address already in use" in text or "eaddrinuse" in text:
@@ -107,6 +118,8 @@ def kind_of(error: Exception) -> FailureKind:
 
 
 def _failed(folder: Path, kind: FailureKind, message: str, step: int | None) -> int:
+    if kind == "memory":
+        message += "; lower train.tokens_per_pack, or share out more by train.zero_stage and train.ranks"
     logging.getLogger(__name__).error("%s", message)
     folder.mkdir(parents=True, exist_ok=True)
     write_failure(folder, Failure(kind, message, this_rank(), step))

@@ -21,7 +21,7 @@ class Records:
 
     def __init__(self, metrics: TextIO, perf: TextIO):
         self._files = (metrics, perf)
-        self._last = time.perf_counter()
+        self._last, self._last_cpu = time.perf_counter(), time.process_time()
 
     @classmethod
     @contextmanager
@@ -34,9 +34,12 @@ class Records:
         """Append a step. `computed` goes to metrics.jsonl as it is and must not depend on the clock."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
+        used = time.process_time()
+        cpu, self._last_cpu = used - self._last_cpu, used
         speed = {
             "step": computed["step"],
             "seconds": seconds,
+            "cpu_seconds": cpu,
             "pairs_per_second": pairs / seconds,
             "tokens_per_second": computed["tokens"] / seconds,
             **packing,

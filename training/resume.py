@@ -35,22 +35,18 @@ def choose_checkpoint(job: TrainJob, identity: dict[str, Any]) -> tuple[Checkpoi
         try:
             answer = [_choose(job, identity)]
         except TrainerError as error:
-            answer = [error]
+            answer = [str(error)]
     dist.broadcast_object_list(answer)
-    if isinstance(answer[0], TrainerError):
-        raise answer[0]
+    if isinstance(answer[0], str):
+        raise TrainerError("checkpoint", answer[0])
     found, refused = answer[0]
     return found, refused
 
 
 def _choose(job: TrainJob, identity: dict[str, Any]) -> tuple[Checkpoint | None, list[str]]:
     resume = job.config.resume
-    if resume == "fresh" and not _begun_fresh(job).exists():
-        # Once: a retry of a fresh training goes on from its own checkpoints.
-        shutil.rmtree(job.checkpoints, ignore_errors=True)
-    job.checkpoints.mkdir(parents=True, exist_ok=True)
     if resume == "fresh":
-        _begun_fresh(job).touch()
+        _forget(job)
     found, refused = find_checkpoint(job.checkpoints, identity)
     if found is None and resume.startswith("from:"):
         found = _from(Path(resume.removeprefix("from:")), identity)
@@ -67,5 +63,10 @@ def _from(path: Path, identity: dict[str, Any]) -> Checkpoint:
     return found
 
 
-def _begun_fresh(job: TrainJob) -> Path:
-    return job.checkpoints / ".fresh"
+def _forget(job: TrainJob) -> None:
+    """Remove the checkpoints of other runs; a retry of this one goes on from its own."""
+    note = job.checkpoints / "fresh"
+    if not note.exists() or note.read_text(encoding="utf-8") != job.run:
+        shutil.rmtree(job.checkpoints, ignore_errors=True)
+        job.checkpoints.mkdir(parents=True)
+        note.write_text(job.run, encoding="utf-8")

@@ -31,7 +31,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
 
     from training.batch import batch_indices, pack_batch, steps_per_epoch
     from training.checkpoint import METRICS, save_checkpoint
-    from training.engine import Engine, join_ranks, rank_device
+    from training.engine import Engine, join_ranks, leave_ranks, rank_device
     from training.export import export_model
     from training.forward import load_model
     from training.layout import shares_prompt
@@ -104,9 +104,11 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 save_checkpoint(job.checkpoints, engine, step=done, identity=identity, metrics=metrics)
             if totals.stop:
                 log.info("stopped on request after step %d of %d", done, total)
+                leave_ranks()
                 return Outcome("stopped", done)
 
     export_model(engine, job.model, job.export, config.precision)
+    leave_ranks()
     facts = {
         "ranks": ranks, "threads": torch.get_num_threads(), "zero_stage": engine.stage, "precision": config.precision,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "tokens_per_pack": budget,

@@ -1,5 +1,6 @@
 """The launcher, with ranks that are small programs: what it sets, what it notices, and that nothing outlives it."""
 
+import errno
 import json
 import os
 import signal
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from training import launch as launcher
 from training.launch import RanksFailed, launch
+from training.rank import kind_of
 from training.status import Outcome, Progress
 
 PROLOGUE = """
@@ -257,6 +260,26 @@ def test_the_ranks_of_a_launcher_that_is_killed_die_with_it(program):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     wait_for(lambda: not any(alive(pid) for pid in pids(ranks.folder)), seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk"),
+        (RuntimeError("Error while serializing: No space left on device (os error 28)"), "disk"),
+        (MemoryError(), "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "memory"),
+        (torch.distributed.DistNetworkError("EADDRINUSE: address already in use"), "rendezvous"),
+        (torch.distributed.DistStoreError("wait timeout after 1000ms"), "rendezvous"),
+        (RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer"), "peer"),
+        (torch.distributed.DistBackendError("NCCL error: remote process exited"), "peer"),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"), "device"),
+        (KeyError("a mistake of ours"), "bug"),
+    ],
+)
+def test_unforeseen_errors_are_sorted_by_whose_move_is_next(error, kind):
+    assert kind_of(error) == kind
 
 
 def test_the_launcher_loads_no_torch():
