@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -49,37 +49,33 @@ def perform(kind: str, request: Mapping[str, Any]) -> Any:
             raise ValueError(f"no such work: {kind}")
 
 
-def perform_all(
-    kind: str, requests: Sequence[Mapping[str, Any]], workers: int, done: Callable[[int], None] = lambda index: None
-) -> Iterator[Any]:
-    """The answers to `requests`, in their order; here when `workers` is 0, else by that many processes.
+def perform_all(kind: str, requests: Sequence[Mapping[str, Any]], workers: int, *, here: bool = False) -> Iterator[Any]:
+    """The answers to `requests`, in their order, by so many processes; by this one alone when `workers` is 0.
 
-    `done(index)` is called as each answer is handed out. Raises InputError as the work does, and Transient when a
-    worker dies.
+    With `here` this process does its share beside them, which saves the start of another one. Raises InputError and
+    OSError as the work does, and Transient when a worker dies.
     """
     if not workers:
-        for index, request in enumerate(requests):
+        for request in requests:
             yield perform(kind, request)
-            done(index)
         return
     crew = [_Worker() for _ in range(min(workers, len(requests)))]
-    free: SimpleQueue[_Worker] = SimpleQueue()
-    for worker in crew:
+    free: SimpleQueue[_Worker | None] = SimpleQueue()
+    for worker in [*crew, *([None] if here else [])]:
         free.put(worker)
 
     def ask(request: Mapping[str, Any]) -> Any:
         worker = free.get()
         try:
-            return worker.ask(kind, request)
+            return worker.ask(kind, request) if worker else perform(kind, request)
         finally:
             free.put(worker)
 
-    threads = ThreadPoolExecutor(len(crew), thread_name_prefix="worker")
+    threads = ThreadPoolExecutor(len(crew) + here, thread_name_prefix="worker")
     try:
         answers: list[Future[Any]] = [threads.submit(ask, request) for request in requests]
-        for index, answer in enumerate(answers):
+        for answer in answers:
             yield answer.result()
-            done(index)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         for worker in crew:

@@ -4,6 +4,7 @@ in   rows of Posts.xml or Users.xml as columns of text
 out  posts (questions and answers) or users, typed; faulty rows with a reason; a count of each reason
 """
 
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -63,6 +64,7 @@ class Typed(NamedTuple):
 def type_posts(columns: dict[str, pl.Series], site: str) -> Typed:
     """Posts of `site` from the attributes of rows."""
     raw = pl.DataFrame(columns)
+    dates = _dates(raw, "CreationDate", "LastEditDate", "ClosedDate", "CommunityOwnedDate")
     number = {
         name: pl.col(name).cast(pl.Int64, strict=False)
         for name in ("Id", "PostTypeId", "ParentId", "AcceptedAnswerId", "Score", "OwnerUserId")
@@ -75,10 +77,10 @@ def type_posts(columns: dict[str, pl.Series], site: str) -> Typed:
         parent_id=number["ParentId"],
         accepted_id=number["AcceptedAnswerId"],
         score=number["Score"],
-        created=_date("CreationDate"),
-        edited=_date("LastEditDate"),
-        closed=_date("ClosedDate"),
-        community_owned=_date("CommunityOwnedDate"),
+        created=dates["CreationDate"],
+        edited=dates["LastEditDate"],
+        closed=dates["ClosedDate"],
+        community_owned=dates["CommunityOwnedDate"],
         title="Title",
         tags=pl.col("Tags").fill_null("").str.extract_all(r"[^<>|]+"),  # <a><b> to 2023, |a|b| since
         owner_id=number["OwnerUserId"],
@@ -91,7 +93,7 @@ def type_posts(columns: dict[str, pl.Series], site: str) -> Typed:
             for name in ("ParentId", "AcceptedAnswerId", "OwnerUserId")
         ),
         bad_date=pl.any_horizontal(
-            pl.col(name).is_not_null() & _date(name).is_null()
+            pl.col(name).is_not_null() & pl.lit(dates[name]).is_null()
             for name in ("LastEditDate", "ClosedDate", "CommunityOwnedDate")
         ),
     )
@@ -140,9 +142,15 @@ def _split(judged: pl.DataFrame, raw: pl.DataFrame, schema: pl.Schema) -> Typed:
     return Typed(table, faults, skipped)
 
 
-def _date(name: str) -> pl.Expr:
-    parsed = pl.col(name).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", strict=False, time_unit="ms", time_zone="UTC")
-    return pl.when(parsed.dt.year().is_between(1970, 9999)).then(parsed)
+def _dates(raw: pl.DataFrame, *names: str) -> pl.DataFrame:
+    """The columns as dates; null what is none, or is outside of what any calendar of ours can hold."""
+    parsed = raw.select(
+        pl.col(*names).str.to_datetime(
+            "%Y-%m-%dT%H:%M:%S%.f", strict=False, time_unit="ms", time_zone="UTC", cache=False
+        )
+    )
+    first, last = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+    return parsed.select(pl.when(pl.col(name).is_between(first, last)).then(pl.col(name)).alias(name) for name in names)
 
 
 def _text(name: str) -> pl.Expr:

@@ -96,9 +96,7 @@ def _write(table: pl.DataFrame, path: Path) -> None:
 
 def _typed(rows: Rows, job: RangeJob) -> Typed:
     attributes = POST_ATTRIBUTES if job["table"] == "posts" else USER_ATTRIBUTES
-    columns = {
-        name: pl.Series(name, values, dtype=pl.String) for name, values in zip(attributes, rows.columns, strict=True)
-    }
+    columns = dict(zip(attributes, rows.columns, strict=True))
     if job["table"] == "users":
         return type_users(columns, job["site"])
     columns["offset"] = pl.Series("offset", rows.offsets, dtype=pl.Int64) + job["start"]

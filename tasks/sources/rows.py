@@ -3,7 +3,8 @@
 in   the bytes from one `<row` to the next range's, or to the end of the file
 out  a column of strings (or None) for each attribute that is wanted, and the byte offset of each row
 
-The range is wrapped in a root of its own and parsed by lxml, so entities, quotes and white space mean what XML says.
+A range in the layout that dumps have is read by tasks/sources/fast_rows.py. Any other is wrapped in a root of its own
+and parsed by lxml, so entities, quotes and white space mean what XML says.
 """
 
 import re
@@ -11,8 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import polars as pl
+
+from tasks.sources.fast_rows import REFERENCE, fast_rows, is_character
+
 _ROW: Final = re.compile(rb"<row[\s/>]")
-_REFERENCE: Final = re.compile(rb"&#(?:x([0-9a-fA-F]+)|([0-9]+));")
 _FEED: Final = 1 << 20
 
 
@@ -33,8 +37,8 @@ class HasMarkup(Exception):
 class Rows:
     """Rows of one range. All lists have one entry a row."""
 
-    columns: list[Sequence[str | None]]
-    """One an attribute, in the order asked for."""
+    columns: list[pl.Series]
+    """Strings; one an attribute, in the order asked for."""
     offsets: list[int]
     """Bytes from the beginning of the range."""
     unusable: list[int]
@@ -47,6 +51,9 @@ def parse(data: bytes, attributes: Sequence[str], root: str, *, last: bool) -> R
     Raises HasMarkup, or Damaged when the bytes are no such rows.
     """
     unusable: list[int] = []
+    quick = fast_rows(data, attributes, root, last=last)
+    if quick is not None:
+        return Rows(*quick, unusable)
     try:
         values, offsets = _parse(data, attributes, root, last=last)
     except Damaged:
@@ -55,7 +62,8 @@ def parse(data: bytes, attributes: Sequence[str], root: str, *, last: bool) -> R
         if not unusable:
             raise
         values, offsets = _parse(data, attributes, root, last=last)
-    columns: list[Sequence[str | None]] = [*zip(*values, strict=True)] or [() for _ in attributes]
+    transposed: list[Sequence[str | None]] = [*zip(*values, strict=True)] or [() for _ in attributes]
+    columns = [pl.Series(name, column, dtype=pl.String) for name, column in zip(attributes, transposed, strict=True)]
     return Rows(columns, offsets, unusable)
 
 
@@ -126,8 +134,8 @@ def _without_bad_references(data: bytes) -> tuple[bytes, list[int]]:
     blanked = bytearray(data)
     unusable = []
     end = 0
-    for found in _REFERENCE.finditer(data):
-        if found.start() < end or _allowed(found):
+    for found in REFERENCE.finditer(data):
+        if found.start() < end or is_character(found):
             continue
         start = data.rfind(b"<row", 0, found.start())
         following = data.find(b"<", found.start())
@@ -137,12 +145,3 @@ def _without_bad_references(data: bytes) -> tuple[bytes, list[int]]:
         blanked[start:end] = re.sub(rb"[^\r\n]", b" ", data[start:end])
         unusable.append(start)
     return bytes(blanked), unusable
-
-
-def _allowed(reference: "re.Match[bytes]") -> bool:
-    hexadecimal, decimal = reference.groups()
-    digits = (hexadecimal or decimal).lstrip(b"0")
-    if len(digits) > 7:  # 0x10FFFF has six digits, 1114111 seven
-        return False
-    code = int(digits or b"0", 16 if hexadecimal else 10)
-    return code in (0x9, 0xA, 0xD) or 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or 0x10000 <= code <= 0x10FFFF
