@@ -48,11 +48,18 @@ class Layout:
     def of(cls, pack: Pack, dtype: torch.dtype) -> "Layout":
         """The layout for a model whose activations are of `dtype`, on the pack's device."""
         device = pack.input_ids.device
-        half = dtype in (torch.bfloat16, torch.float16)
-        return cls(pack.segments, _varlen(pack, device) if device.type == "cuda" and half else None)
+        return cls(pack.segments, varlen(pack, device) if _has_varlen_kernel(device, dtype) else None)
 
 
-def _varlen(pack: Pack, device: torch.device) -> Varlen:
+def _has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Flash attention is there for 16-bit numbers on NVIDIA's Ampere and later."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def varlen(pack: Pack, device: torch.device) -> Varlen:
+    """What a variable-length kernel reads of `pack`."""
     keys: list[int] = []
     queries: list[int] = [0]
     bounds: list[int] = [0]
@@ -90,15 +97,16 @@ def segment_attention(
     What else transformers passes along (dropout, caches) has no meaning here and is not looked at.
     """
     if layout.varlen is not None:
-        return _varlen_attention(query, key, value, layout.varlen, scaling, sliding_window), None
+        return varlen_attention(query, key, value, layout.varlen, scaling, sliding_window), None
     if query.device.type == "cpu":
         return blockwise_attention(query, key, value, layout.bounds, scaling, sliding_window), None
-    return _sdpa_attention(query, key, value, layout.bounds, scaling, sliding_window), None
+    return sdpa_attention(query, key, value, layout.bounds, scaling, sliding_window), None
 
 
-def _varlen_attention(
+def varlen_attention(
     query: Tensor, key: Tensor, value: Tensor, varlen: Varlen, scaling: float, window: int | None
 ) -> Tensor:
+    """One call of a flash kernel for all sequences; shapes and values as of `segment_attention`."""
     # The kernel aligns the causal mask to the end of the keys, so the shorter query side needs no prompt of its own.
     out = varlen_attn(
         query[0].transpose(0, 1),
@@ -112,7 +120,7 @@ def _varlen_attention(
     return out[None]
 
 
-def _sdpa_attention(
+def sdpa_attention(
     query: Tensor, key: Tensor, value: Tensor, bounds: tuple[tuple[int, int, int, int], ...], scaling: float,
     window: int | None,
 ) -> Tensor:  # fmt: skip

@@ -1,0 +1,95 @@
+"""Every implementation of the attention gives what a mask over the whole pack would give, gradients included."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.training.pairs import made_up_rows
+from training import attention, segments
+from training.batch import Pack, make_pack
+
+HEADS, KEY_HEADS, SIZE = 6, 2, 8
+
+
+def drawn(tokens: int) -> list[Tensor]:
+    """Query, key and value in fp64, laid out as a model's projections leave them."""
+    generator = torch.Generator().manual_seed(tokens)
+    return [
+        torch.randn(1, tokens, heads, SIZE, generator=generator, dtype=torch.float64).transpose(1, 2).requires_grad_()
+        for heads in (HEADS, KEY_HEADS, KEY_HEADS)
+    ]
+
+
+def masked_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, window: int | None) -> Tensor:
+    """All tokens against all, with the mask written out from the meaning of a pack."""
+    tokens = pack.tokens
+    pair, side = torch.zeros(tokens, dtype=torch.long), torch.zeros(tokens, dtype=torch.long)
+    for number, (start, prompt_end, chosen_end, rejected_end) in enumerate(pack.segments):
+        pair[start:rejected_end] = number
+        side[prompt_end:chosen_end], side[chosen_end:rejected_end] = 1, 2
+    at = pack.position_ids
+    sees = (pair[:, None] == pair) & ((side[:, None] == side) | (side == 0)) & (at[:, None] >= at)
+    if window is not None:
+        sees &= at[:, None] - at < window
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=sees, scale=0.3, enable_gqa=True).transpose(1, 2)
+
+
+def with_gradients(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
+    return [out, *torch.autograd.grad((out * weights).sum(), inputs)]
+
+
+def flash_by_hand(
+    query: Tensor, key: Tensor, value: Tensor, query_bounds: Tensor, key_bounds: Tensor, longest_query: int,
+    longest_key: int, *, scale: float, window_size: tuple[int, int], enable_gqa: bool,
+) -> Tensor:  # fmt: skip
+    """What the CUDA kernel is documented to do: causal, aligned to the end of the keys, `left` keys before its own."""
+    left, right = window_size
+    assert right == 0
+    out = []
+    for (a, b), (c, d) in zip(query_bounds.unfold(0, 2, 1).tolist(), key_bounds.unfold(0, 2, 1).tolist(), strict=True):
+        assert b - a <= longest_query and d - c <= longest_key
+        q_at, k_at = torch.arange(d - c - (b - a), d - c)[:, None], torch.arange(d - c)
+        sees = (k_at <= q_at) if left == -1 else (k_at <= q_at) & (k_at >= q_at - left)
+        parts = (part.transpose(0, 1) for part in (query[a:b], key[c:d], value[c:d]))
+        out.append(F.scaled_dot_product_attention(*parts, attn_mask=sees, scale=scale, enable_gqa=enable_gqa))
+    return torch.cat(out, dim=1).transpose(0, 1)
+
+
+@pytest.mark.parametrize("window", [None, 20, 1])
+@pytest.mark.parametrize("kind", ["blockwise", "sdpa", "varlen"])
+def test_each_token_sees_its_own_sequence_and_what_came_before(
+    kind: str, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "varlen_attn", flash_by_hand)
+    pack = make_pack(made_up_rows(), range(8))
+    inputs = drawn(pack.tokens)
+    match kind:
+        case "blockwise":
+            out = segments.blockwise_attention(*inputs, pack.segments, 0.3, window)
+        case "sdpa":
+            out = attention.sdpa_attention(*inputs, pack.segments, 0.3, window)
+        case "varlen":
+            out = attention.varlen_attention(*inputs, attention.varlen(pack, torch.device("cpu")), 0.3, window)
+    expected = with_gradients(masked_attention(*inputs, pack, window), inputs)
+    for ours, theirs in zip(with_gradients(out, inputs), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(1, 140)] * 3), min_size=1, max_size=4))
+def test_blocks_of_any_length_join_without_a_seam(lengths: list[tuple[int, int, int]]) -> None:
+    pack = make_pack(made_up_rows(lengths), range(len(lengths)))
+    inputs = drawn(pack.tokens)
+    ours = with_gradients(segments.blockwise_attention(*inputs, pack.segments, 0.3, None), inputs)
+    expected = with_gradients(masked_attention(*inputs, pack, None), inputs)
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_a_cpu_has_no_varlen_kernel() -> None:
+    pack = make_pack(made_up_rows(), range(8))
+    assert attention.Layout.of(pack, torch.bfloat16).varlen is None
