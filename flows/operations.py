@@ -1,4 +1,4 @@
-"""What prefstack wants of a Prefect server: two pools, one limit a training host, and three automations.
+"""What prefstack wants of a Prefect server: two pools, a limit for each training host, and the automations.
 
 All of it is made by name and can be made again: what is there already and right is left alone.
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.events.schemas.automations import AutomationCore
 
-POOLS: Final = {"cpu": 4, "gpu": None}
-"""Slots of each pool. `cpu` has more than one: a pipeline that waits for its training holds one. What `gpu` may do at
-once is said by the limit of each host."""
+POOLS: Final = {"cpu": 4, "gpu": 1}
+"""Slots of each pool that is made here. `cpu` has more than one, since a pipeline that waits for its training holds
+one. `gpu` has one a training host: with more hosts, set it to their number. What a host may do at once is said by the
+limit of that host, whatever the pool allows."""
 
 
 def host_limit(host: str | None = None) -> str:
@@ -91,7 +92,7 @@ def ensure_limit(client: "SyncPrefectClient", name: str) -> Change | None:
     return Change("limit", name, "made, one slot")
 
 
-def _pool(client: "SyncPrefectClient", name: str, slots: int | None) -> Change | None:
+def _pool(client: "SyncPrefectClient", name: str, slots: int) -> Change | None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -102,7 +103,7 @@ def _pool(client: "SyncPrefectClient", name: str, slots: int | None) -> Change |
         template = ProcessWorker.get_default_base_job_template()
         pool = WorkPoolCreate(name=name, type="process", base_job_template=template, concurrency_limit=slots)
         client.create_work_pool(pool)
-        return Change("work pool", name, "made" if slots is None else f"made, {slots} slots")
+        return Change("work pool", name, f"made, slots: {slots}")
     if found.type != "process":
         raise Surroundings(
             f"work pool {name!r} is of type {found.type!r}, and prefstack wants processes: rename or delete it"

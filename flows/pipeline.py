@@ -15,7 +15,7 @@ from flows.hooks import write_cancelled, write_crashed
 from flows.recipe import Recipe, Stage, load_recipe
 from flows.report import FlowReport, current_report, reporting
 from flows.resumes import end_with_worker, only_attempt, refuse_endless_resumes
-from flows.runs import Summary, follow, open_run, run_log, run_name, store_of
+from flows.runs import Summary, follow, open_run, run_log, run_name, store_of, written_down
 from flows.stages import all_stages
 from flows.steps import prefect_steps
 from tasks.errors import Surroundings
@@ -83,12 +83,13 @@ def run_recipe(
     """Follow the stages of a recipe inside a flow run; `hand_over` lets a training deployment do its part."""
     end_with_worker()
     settings = load_recipe(recipe, overrides if resume == "auto" else [*overrides, f"train.resume={resume}"])
-    refuse_endless_resumes()
     run = open_run(name or default_name(recipe), settings)
     store = store_of(settings, run.name, force)
     # The tasks of `store` report to the log of Prefect by themselves.
     with run_log(run), reporting(FlowReport(current_report())), only_attempt(run.folder):
-        training = training_deployment() if hand_over else None
+        with written_down(run):
+            refuse_endless_resumes()
+            training = training_deployment() if hand_over else None
         if training is None:
             return follow(run, all_stages(prefect_steps(), store, settings), until)
         wanted = Handover(training, recipe, overrides, [s for s in force if s in TRAINING], until, resume, run.name)

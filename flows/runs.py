@@ -142,6 +142,16 @@ def follow(run: Run, stages: Iterable[tuple[Stage, list[Manifest]]], until: Stag
     return run.summary
 
 
+@contextmanager
+def written_down(run: Run) -> Iterator[None]:
+    """Write down an error before the first stage, as `follow` does of a stage's."""
+    try:
+        yield
+    except PrefstackError as error:
+        run.fail(error, None)
+        raise
+
+
 def finished_line(entry: Mapping[str, Any]) -> str:
     """`built in 3.1 s: 1,029 questions, 2,277 answers`."""
     done = "reused" if entry["reused"] else f"built in {entry['seconds']:.1f} s"

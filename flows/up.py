@@ -136,12 +136,14 @@ def only_one(work_dir: Path) -> Iterator[None]:
 
 
 def worker_command(pool: str) -> list[str]:
-    """The ordinary worker of a pool; on a training host one run at a time."""
-    command = [
+    """The ordinary worker of a pool.
+
+    Without `--limit`: a worker that has one ends when a run that crashed comes back before it has let go of it.
+    """
+    return [
         sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process",
         "--name", f"{pool}-{socket.gethostname()}",
     ]  # fmt: skip
-    return [*command, "--limit", "1"] if pool == "gpu" else command
 
 
 def _server_command(url: str) -> list[str]:
