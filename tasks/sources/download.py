@@ -50,7 +50,7 @@ def fetched(url: str, sha256: str | None, store: Store) -> str:
     """The path of the file at `url`, downloaded now unless it is here and the same.
 
     InputError where the server has no such file or sends a web page, or the file is not the pinned one; Surroundings
-    where the server cannot be reached; Transient where the connection keeps breaking; RecipeError where the URL is none.
+    where the server cannot be reached; Transient where the connection keeps breaking; RecipeError where it is no URL.
     A plan downloads nothing.
     """
     try:
