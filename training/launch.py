@@ -158,7 +158,8 @@ def _watch(
     heard = time.monotonic()
     while _alive(processes):
         if first := _failed(processes):
-            _wait(processes, _GRACE_SECONDS)
+            if not _cause_known(processes, first, folder):
+                _wait(processes, _GRACE_SECONDS)
             for process in processes:  # they wait for the dead one and would not see a request to stop
                 process.kill()
             return first
@@ -186,6 +187,12 @@ def _alive(processes: list[subprocess.Popen[bytes]]) -> bool:
 
 def _failed(processes: list[subprocess.Popen[bytes]]) -> list[int]:
     return [rank for rank, process in enumerate(processes) if process.returncode not in (None, 0, EXIT_STOPPED)]
+
+
+def _cause_known(processes: list[subprocess.Popen[bytes]], first: list[int], folder: Path) -> bool:
+    """Whether the ranks that failed first say more than that they have lost a peer."""
+    killed = any(processes[rank].returncode < 0 for rank in first)
+    return killed or any(failure.kind != "peer" for failure in read_failures(folder))
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -81,7 +81,10 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-SAY_PID = "(folder / f'pid-{this_rank()}').write_text(str(os.getpid()))\n"
+SAY_PID = """
+(folder / f".pid-{this_rank()}").write_text(str(os.getpid()))
+(folder / f".pid-{this_rank()}").rename(folder / f"pid-{this_rank()}")
+"""
 
 
 def test_ranks_find_their_number_the_port_and_their_share_of_the_cores(program, monkeypatch):
