@@ -6,6 +6,7 @@ every plot says in its title what it shows. matplotlib is imported inside, so th
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,9 @@ FAINT: Final = "#8a97a3"
 MODEL: Final = "#0072b2"
 BASE: Final = "#e69f00"
 WRONG: Final = "#d55e00"
+
+BESIDE: Final = 5.6  # inches; plots that stand in pairs in the report are equally wide
+LABEL_WIDTH: Final = 62  # characters under such a plot
 
 _COLOURS: Final = {"model": MODEL, "start": FAINT, "rule": BASE}
 
@@ -66,9 +70,13 @@ def draw_evaluation(folder: Path, found: Mapping[str, Any], rows: pl.DataFrame) 
     """Every plot of one evaluation."""
     lines = [(label, line, _COLOURS[kind]) for label, line, kind in compared(found)]
     save(folder / "accuracy.png", lambda axes: _accuracy(axes, lines, found), height=0.9 + 0.33 * len(lines))
-    save(folder / "margins.png", lambda axes: _margins(axes, rows.get_column("margin").to_numpy(), found["reward"]))
-    save(folder / "calibration.png", lambda axes: _calibration(axes, found["calibration"]), width=4.6, height=4.2)
-    save(folder / "drift.png", lambda axes: _drift(axes, rows))
+    save(
+        folder / "margins.png",
+        lambda axes: _margins(axes, rows.get_column("margin").to_numpy(), found["reward"]),
+        width=BESIDE,
+    )
+    save(folder / "calibration.png", lambda axes: _calibration(axes, found["calibration"]), width=BESIDE)
+    save(folder / "drift.png", lambda axes: _drift(axes, rows), width=BESIDE)
     for name, bins in found["curves"].items():
         if len(bins) > 1:
             _draw_curve(folder / f"by_{name}.png", name, bins)
@@ -101,7 +109,7 @@ def _margins(axes: Axes, margin: np.ndarray[Any, np.dtype[np.float64]], reward: 
     axes.hist(inside[margin <= 0], bins=edges, color=WRONG, label="wrong or tied")
     axes.hist(inside[margin > 0], bins=edges, color=MODEL, label="right")
     axes.axvline(0, color=INK, linewidth=1)
-    axes.set_xlabel(f"margin: beta × (chosen {reward} − rejected {reward}); the outermost bars hold the rest")
+    axes.set_xlabel(f"margin: beta × (chosen {reward}\n− rejected {reward}); the outermost bars hold the rest")
     axes.set_ylabel("pairs")
     axes.grid(axis="y")
     axes.legend(loc="upper left")
@@ -143,7 +151,8 @@ def _drift(axes: Axes, rows: pl.DataFrame) -> None:
     axes.set_xlabel("change of the log-prob since the start, nats a token")
     axes.set_ylabel("answers")
     axes.grid(axis="y")
-    axes.legend(loc="upper left")
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(loc="upper left", ncols=2)
     axes.set_title("Drift: what training did to the held-out answers")
 
 
@@ -151,7 +160,7 @@ def _draw_curve(path: Path, name: str, bins: Sequence[Mapping[str, Any]]) -> Non
     if name == "site":
         save(path, lambda axes: _sites(axes, bins), height=1.1 + 0.3 * len(bins))
     else:
-        save(path, lambda axes: _curve(axes, name, bins), width=max(4.6, min(9.0, 1.6 + 0.95 * len(bins))))
+        save(path, lambda axes: _curve(axes, name, bins), width=BESIDE if len(bins) <= 8 else 9.0)
 
 
 def _curve(axes: Axes, name: str, bins: Sequence[Mapping[str, Any]]) -> None:
@@ -167,7 +176,7 @@ def _curve(axes: Axes, name: str, bins: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xticks(positions, [f"{one['label']}\n{one['pairs']:,}" for one in bins])
     axes.set_xlim(-0.5, len(bins) - 0.5)
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel(f"{CURVES[name]}; below it the number of pairs")
+    axes.set_xlabel(fill(f"{CURVES[name]}; below it the number of pairs", LABEL_WIDTH))
     axes.grid(axis="y")
     percent_axis(axes.yaxis)
     axes.legend(loc="lower right", ncols=2)

@@ -251,9 +251,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Force every file and folder under `folder` to disk."""
+    """Force every file and folder under `folder` to disk, readable by whom the umask lets read.
+
+    Some libraries write through private temporary files: safetensors would leave weights that only root can read.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
     for path in sorted(folder.rglob("*"), reverse=True):
-        (sync_folder if path.is_dir() else sync_file)(path)
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            if path.stat().st_mode & 0o777 != 0o666 & ~mask:
+                path.chmod(0o666 & ~mask)
+            sync_file(path)
     sync_folder(folder)
 
 

@@ -380,3 +380,17 @@ def test_kills_at_thirty_moments_leave_the_finished_folder_or_none(tmp_path: Pat
         [retried] = (Manifest.read(folder) for folder in (work_dir / "store").iterdir())
         assert retried is not None and retried.files == calm.files
     assert outcomes == {0, 1}  # some kills came before the end and some after, so some came close to it
+
+
+def test_a_file_that_a_library_wrote_for_its_owner_alone_is_readable_in_the_store(tmp_path: Path) -> None:
+    def build(work: Workspace) -> dict[str, int]:
+        (work.folder / "weights").write_bytes(b"1")
+        (work.folder / "weights").chmod(0o600)
+        return {}
+
+    mask = os.umask(0o022)
+    try:
+        made = Store(tmp_path).stage("model", 1, {}, {}, build)
+    finally:
+        os.umask(mask)
+    assert made.path("weights").stat().st_mode & 0o777 == 0o644
