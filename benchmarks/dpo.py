@@ -6,7 +6,8 @@
 Three interleaved runs of each, every one in a process of its own; medians are compared. Counted is what comes after
 the imports: loading the model, scoring the reference, and one pass of training. TRL runs without gradient
 checkpointing (its default, which is slower) and both with its reference computed before training and beside it; the
-ratios are against the faster and the smaller of the two.
+ratios are against the faster and the smaller of the two. `--trainer` also runs the trainer as the pipeline does, in
+two processes under DeepSpeed, and compares whole processes, imports, export and all.
 """
 
 import argparse
@@ -17,11 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ("trl-precomputed", "trl-online")
+SEED = 0
 SHAPES = {  # hidden size, MLP, layers, heads, key heads, vocabulary: Llama 3.2 1B and 3B, Llama 2 7B, a layer of 13B
     "1b": (2048, 8192, 16, 32, 8, 128256),
     "3b": (3072, 8192, 28, 24, 8, 128256),
@@ -38,7 +42,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if options.model is None:
             options.model = _random_model(Path(scratch) / "model", options.shape, options.precision)
-        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ("ours", *PEERS)}
+        names = ("ours", *(["ours-trainer"] if options.trainer else []), *PEERS)
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for repeat in range(options.repeats):
             for name in runs:
                 runs[name].append(_run(name, options, Path(scratch)))
@@ -59,13 +64,18 @@ def main() -> None:
         "time_ratio": ours["seconds"] / peer["seconds"],
         "memory_ratio": ours["peak_bytes"] / peer["peak_bytes"],
         "loss_difference": max(
-            abs(a - b) for name in PEERS for a, b in zip(ours["losses"], results[name]["losses"], strict=True)
+            abs(a - b) for found in results.values() for a, b in zip(ours["losses"], found["losses"], strict=True)
         ),
         "pairs": options.pairs,
         "cap": options.cap,
         "threads": options.threads,
         "peer_micro_batch": options.peer_micro_batch,
     }
+    if options.trainer:
+        whole = min(results[name]["process_cpu_seconds"] for name in PEERS)
+        verdict["ours_trainer"] = results["ours-trainer"]
+        verdict["trainer_cpu_ratio"] = results["ours-trainer"]["process_cpu_seconds"] / whole
+        verdict["trainer_memory_ratio"] = results["ours-trainer"]["peak_bytes"] / peer["peak_bytes"]
     if options.json:
         print(json.dumps(verdict))
         return
@@ -75,6 +85,11 @@ def main() -> None:
         f"ours / TRL: CPU {verdict['cpu_ratio']:.3f}, time {verdict['time_ratio']:.3f}, memory"
         f" {verdict['memory_ratio']:.3f}, losses apart by {verdict['loss_difference']:.1e} at most"
     )
+    if options.trainer:
+        print(
+            f"trainer / TRL, whole processes: CPU {verdict['trainer_cpu_ratio']:.3f}, memory"
+            f" {verdict['trainer_memory_ratio']:.3f}"
+        )
 
 
 def _options() -> argparse.Namespace:
@@ -86,17 +101,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cap", type=int, default=512, help="tokens of prompt and answer together (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="pairs in an optimizer step (%(default)s)")
     parser.add_argument("--peer-micro-batch", type=int, default=2, help="pairs that TRL pads together (%(default)s)")
-    parser.add_argument("--tokens-per-pack", type=int, help="of ours; default: one pair on a CPU, 16384 on a GPU")
+    parser.add_argument("--tokens-per-pack", type=int, help="of ours; default: 1024 on a CPU, 16384 on a GPU")
+    parser.add_argument("--trainer", action="store_true", help="also the trainer's own processes, under DeepSpeed")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="threads of either (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--worker", choices=("ours", *PEERS), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=("ours", "ours-trainer", *PEERS), help=argparse.SUPPRESS)
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.worker and (options.model is None) == (options.shape is None):
         parser.error("give either --model or --shape")
+    for name in ("model", "rows"):  # the runs start in the project's folder
+        if vars(options)[name] is not None:
+            setattr(options, name, vars(options)[name].resolve())
     if options.pairs % options.batch_size or options.batch_size % options.peer_micro_batch:
         parser.error("--pairs must be a multiple of --batch-size, and that of --peer-micro-batch")
     return options
@@ -128,29 +147,41 @@ def _work(options: argparse.Namespace) -> dict[str, Any]:
 
     import torch
 
+    from training.batch import batch_indices
     from training.config import TrainConfig
 
     torch.set_num_threads(options.threads)
     cuda = options.device.startswith("cuda")
     config = TrainConfig(
         precision=options.precision, batch_size=options.batch_size, epochs=1, learning_rate=1e-5, warmup_ratio=0.0,
-        tokens_per_pack=options.tokens_per_pack or (16384 if cuda else 1),
+        tokens_per_pack=options.tokens_per_pack or (16384 if cuda else 1024), zero_stage=0, ranks=1,
     )  # fmt: skip
     rows = _rows(options)
+    steps = range(len(rows) // config.batch_size)
+    ordered = [rows[i] for step in steps for i in batch_indices(len(rows), config.batch_size, SEED, step)]
+    start: Callable[[], list[float]]
     if options.worker == "ours":
-        from benchmarks.own_loop import train_with_ours as start
+        from benchmarks.own_loop import train_with_ours
+
+        start = partial(train_with_ours, options.model, ordered, config, options.device)
+    elif options.worker == "ours-trainer":
+        from benchmarks.own_trainer import train_with_trainer
+
+        start = partial(train_with_trainer, options.model, rows, config, work=options.scratch / "trainer", seed=SEED)
     else:
         from benchmarks.trl_peer import train_with_trl
 
-        def start(model: Path, rows: list[Any], config: TrainConfig, device: str) -> list[float]:
+        def start() -> list[float]:
             return train_with_trl(
-                model, rows, config, work=options.scratch / "trl", micro_batch=options.peer_micro_batch,
-                precompute=options.worker == "trl-precomputed", max_length=None, device=device,
+                options.model, ordered, config, work=options.scratch / "trl", micro_batch=options.peer_micro_batch,
+                precompute=options.worker == "trl-precomputed", device=options.device,
             ).losses  # fmt: skip
 
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    losses = start(options.model, rows, config, options.device)
-    after = resource.getrusage(resource.RUSAGE_SELF)
+    # The trainer's processes are children; the others are this one.
+    whose = resource.RUSAGE_CHILDREN if options.worker == "ours-trainer" else resource.RUSAGE_SELF
+    began, before = time.perf_counter(), resource.getrusage(whose)
+    losses = start()
+    after = resource.getrusage(whose)
     return {
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "process_cpu_seconds": after.ru_utime + after.ru_stime,
