@@ -5,7 +5,8 @@ from typing import Literal
 
 from tasks.errors import PrefstackError, RecipeError, StageFailed, Surroundings, TransientStageFailure
 from tasks.store import Workspace
-from training.launch import STALL_SECONDS, RanksFailed, launch
+from training.failures import RanksFailed
+from training.launch import STALL_SECONDS, launch
 from training.status import Outcome
 
 

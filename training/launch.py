@@ -13,50 +13,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import IO, Final
 
+from training.failures import RanksFailed, diagnose, memory_kills, tail_of
 from training.rank import LAUNCHER_PID
-from training.status import (
-    EXIT_STOPPED,
-    TRANSIENT,
-    Failure,
-    FailureKind,
-    Outcome,
-    Progress,
-    clear,
-    read_failures,
-    read_outcome,
-    read_progress,
-)
+from training.status import EXIT_STOPPED, Outcome, Progress, clear, read_failures, read_outcome, read_progress
 
 STALL_SECONDS: Final = 30 * 60.0  # a step, a start or a save of the largest model takes minutes
 STOP_SECONDS: Final = 20.0  # for the agreed stop and its checkpoint; Prefect kills the group 30 s after its SIGTERM
 _GRACE_SECONDS: Final = 5.0  # for the other ranks of a dead one to say what they saw
 _POLL_SECONDS: Final = 0.1
 _RENDEZVOUS_TRIES: Final = 3  # another process may take the port between our choosing and rank 0's binding it
-TAIL_LINES: Final = 200
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class RanksFailed(Exception):
-    """The ranks did not finish. `transient` says whether the same again may go well."""
-
-    kind: FailureKind | Literal["killed", "stalled", "stopped"]
-    message: str
-    log: Path
-    tail: list[str] = field(default_factory=list, repr=False)
-    """The last lines of the log."""
-
-    @property
-    def transient(self) -> bool:
-        return self.kind in TRANSIENT or self.kind in ("killed", "stalled", "stopped")
-
-    def __str__(self) -> str:
-        return f"{self.message} (log: {self.log})"
 
 
 def launch(
@@ -94,7 +64,7 @@ def _launch(
 ) -> Outcome:  # fmt: skip
     clear(folder)
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    kills_before = _memory_kills()
+    kills_before = memory_kills()
     port = free_port()
     processes: list[subprocess.Popen[bytes]] = []
     with open(log_file, "ab") as output:
@@ -108,7 +78,7 @@ def _launch(
     outcome = read_outcome(folder)
     if not any(codes.values()) and outcome is not None:
         return outcome
-    raise _failure(codes, first, outcome, folder, log_file, memory_killed=_memory_kills() > kills_before)
+    raise diagnose(codes, first, outcome, folder, log_file, memory_killed=memory_kills() > kills_before)
 
 
 def _start(module: str, job: Path, rank: int, ranks: int, port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -173,7 +143,7 @@ def _watch(
             message = f"the ranks stood still for {stall_seconds:.0f} s {where} and were ended"
             for process in processes:
                 process.kill()
-            raise RanksFailed("stalled", message, log_file, _tail(log_file))
+            raise RanksFailed("stalled", message, log_file, tail_of(log_file))
         time.sleep(_POLL_SECONDS)
     progress = read_progress(folder)
     if on_progress is not None and progress is not None and progress != last:
@@ -213,49 +183,3 @@ def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while _alive(processes) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-
-
-def _failure(
-    codes: dict[int, int], first: list[int], outcome: Outcome | None, folder: Path, log_file: Path, *,
-    memory_killed: bool,
-) -> RanksFailed:  # fmt: skip
-    """What to tell of ranks that ended with `codes`, of which `first` failed first: the likeliest cause they know."""
-    tail = _tail(log_file)
-    failures = read_failures(folder)
-    progress = read_progress(folder)
-    where = "" if progress is None else f" after {progress.done} of {progress.total} {progress.unit}"
-    if failures and failures[0].kind != "peer":  # of a lost peer, the peer knows more
-        return RanksFailed(failures[0].kind, _at(failures[0]), log_file, tail)
-    for rank in sorted(first, key=lambda rank: codes[rank] != -signal.SIGKILL):
-        if codes[rank] < 0 and memory_killed:
-            message = f"rank {rank} was killed{where} since memory ran out; lower train.tokens_per_pack or train.ranks"
-            return RanksFailed("memory", message, log_file, tail)
-        if codes[rank] < 0:
-            name = signal.Signals(-codes[rank]).name
-            return RanksFailed("killed", f"rank {rank} was killed by {name}{where}", log_file, tail)
-    if outcome is not None and outcome.state == "stopped":
-        message = f"stopped on request after step {outcome.step}; start again to go on"
-        return RanksFailed("stopped", message, log_file, tail)
-    if failures:
-        return RanksFailed("peer", _at(failures[0]), log_file, tail)
-    said = ", ".join(f"rank {rank} with {code}" for rank, code in codes.items() if code) or "no outcome"
-    return RanksFailed("bug", f"the ranks ended without a word{where}: {said}", log_file, tail)
-
-
-def _at(failure: Failure) -> str:
-    step = "" if failure.step is None else f", step {failure.step}"
-    return f"rank {failure.rank}{step}: {failure.message}"
-
-
-def _tail(path: Path) -> list[str]:
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        return lines.read().splitlines()[-TAIL_LINES:]
-
-
-def _memory_kills() -> int:
-    """How many processes of our control group the kernel has killed for want of memory; 0 where it does not say."""
-    try:
-        events = Path("/sys/fs/cgroup/memory.events").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in events.splitlines() if line.startswith("oom_kill "))

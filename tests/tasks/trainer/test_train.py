@@ -10,7 +10,7 @@ from tasks.reference import ReferenceConfig, reference
 from tasks.store import Silent, Store
 from tasks.train import train
 from training.config import TrainConfig
-from training.launch import RanksFailed
+from training.failures import RanksFailed
 
 CONFIG = TrainConfig(
     precision="fp32", ranks=1, batch_size=4, epochs=20, learning_rate=1e-3, zero_stage=1, save_every=5

@@ -40,8 +40,10 @@ def main(folder: Path) -> None:
     metrics = folder / "metrics.jsonl"
     metrics.touch()
 
-    def run(stage: int, first: int, checkpoint: Path | None) -> tuple[list[list[float]], Engine]:
-        config = job.config.model_copy(update={"zero_stage": stage})
+    def run(
+        stage: int, first: int, checkpoint: Path | None, precision: str = "fp32"
+    ) -> tuple[list[list[float]], Engine]:
+        config = job.config.model_copy(update={"zero_stage": stage, "precision": precision})
         model = load_model(job.model, precision=config.precision, device=device)
         found = None if checkpoint is None else read_checkpoint(checkpoint, {})
         if found is not None:
@@ -57,7 +59,7 @@ def main(folder: Path) -> None:
             totals, _ = run_packs(engine, config, packs[rank], given, stop=False)
             shown.append([totals.metrics["loss"], engine.step(learning_rate(config, step, 10))])
             if first == 0 and step + 1 == STEPS_SAVED:
-                save_checkpoint(folder / f"stage-{stage}", engine, step=STEPS_SAVED, identity={}, metrics=metrics)
+                save_checkpoint(folder / f"{precision}-{stage}", engine, step=STEPS_SAVED, identity={}, metrics=metrics)
         return shown, engine
 
     runs: dict[str, list[list[float]]] = {}
@@ -67,11 +69,17 @@ def main(folder: Path) -> None:
             export_model(engine, job.model, folder / f"model-{stage}", job.config.precision)
     came_from = folder if job.config.resume == "auto" else Path(job.config.resume.removeprefix("from:"))
     for stage, other in NEXT.items():
-        place = came_from / f"stage-{stage}" / f"step-{STEPS_SAVED:08d}"
+        place = came_from / f"fp32-{stage}" / f"step-{STEPS_SAVED:08d}"
         if came_from == folder:
             runs[f"same-{stage}"], _ = run(stage, STEPS_SAVED, place)
         if came_from == folder or stage == 3:
             runs[f"other-{stage}"], _ = run(other, STEPS_SAVED, place)
+    for stage in (1, 2, 3) if ranks == 2 else ():
+        runs[f"bf16-{stage}"], engine = run(stage, 0, None, "bf16")
+        place = folder / f"bf16-{stage}" / f"step-{STEPS_SAVED:08d}"
+        if stage == 3:
+            export_model(engine, job.model, folder / "model-bf16", "bf16")
+        runs[f"bf16-resumed-{stage}"], _ = run(stage, STEPS_SAVED, place, "bf16")
     if rank == 0:
         (folder / "runs.json").write_text(json.dumps(runs))
     dist.barrier()

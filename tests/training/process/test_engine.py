@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM
 from training.batch import batch_indices, pack_batch
 from training.checkpoint import read_checkpoint
 from training.config import TrainConfig
-from training.engine import effective_stage, settings
 from training.forward import load_model, pack_logps
 from training.jobs import TrainJob
 from training.launch import launch
@@ -19,6 +18,7 @@ from training.losses import PairLogps, pair_losses
 from training.reference import load_reference, pair_ids_of
 from training.rows import load_rows
 from training.schedule import learning_rate
+from training.zero import effective_stage, settings
 
 STEPS, SAVED = 5, 3  # as in stage_ranks.py
 STAGES = (0, 1, 2, 3)
@@ -103,12 +103,24 @@ def test_a_checkpoint_of_two_ranks_goes_on_at_one(one_rank, two_ranks):
 def test_a_checkpoint_is_laid_out_alike_at_every_stage(two_ranks):
     layouts = []
     for stage in STAGES:
-        checkpoint = read_checkpoint(two_ranks.job.folder / f"stage-{stage}" / f"step-{SAVED:08d}", {})
+        checkpoint = read_checkpoint(two_ranks.job.folder / f"fp32-{stage}" / f"step-{SAVED:08d}", {})
         layouts.append((checkpoint.step, checkpoint.shards))
         moments = checkpoint.state("model.layers.0.mlp.up_proj.weight")
         assert moments.weight.shape == moments.exp_avg.shape == moments.exp_avg_sq.shape == (80, 48)
         assert (moments.exp_avg_sq > 0).any()
     assert all(layout == layouts[0] for layout in layouts)
+
+
+def test_bf16_resumes_bit_for_bit_since_the_fp32_master_is_what_is_saved(two_ranks):
+    for stage in (1, 2, 3):
+        whole = two_ranks.found[f"bf16-{stage}"]
+        assert two_ranks.found[f"bf16-resumed-{stage}"] == whole[SAVED:]
+        for (loss, _), (fp32, _) in zip(whole, two_ranks.found["whole-2"], strict=True):
+            assert loss == pytest.approx(fp32, abs=0.02)
+
+
+def test_a_bf16_training_exports_bf16(two_ranks):
+    assert AutoModelForCausalLM.from_pretrained(two_ranks.job.folder / "model-bf16").dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("stage", [0, 3])

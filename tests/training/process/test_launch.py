@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from training import launch as launcher
-from training.launch import RanksFailed, launch
+from training.failures import RanksFailed
+from training.launch import launch
 from training.rank import kind_of
 from training.status import Outcome, Progress
 

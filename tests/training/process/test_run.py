@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from training.checkpoint import find_checkpoint, read_checkpoint
+from training.failures import RanksFailed
 from training.jobs import TrainJob
-from training.launch import RanksFailed, launch
+from training.launch import launch
 from training.status import Outcome, Progress, TrainerError, read_failures
 
 LONG = {"epochs": 16, "save_every": 10, "ranks": 2, "zero_stage": 2}  # 80 steps
