@@ -122,9 +122,9 @@ def _read_cut(found: Cut, shown: str, table: Table, dump: Dump, work: Workspace)
         )
         for number, (start, end) in enumerate(found.ranges)
     ]  # fmt: skip
-    others = 0 if len(jobs) < 2 else min(cores(), MAX_WORKERS) - 1
+    workers = 0 if len(jobs) < 2 else min(cores(), MAX_WORKERS)
     total = found.ranges[-1][1] if found.ranges else 0
-    for number, result in enumerate(perform_all("range", jobs, others, here=True)):
+    for number, result in enumerate(perform_all("range", jobs, workers)):
         if result["markup"]:
             return None
         if result["damaged"] is not None:
