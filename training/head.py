@@ -36,7 +36,7 @@ class ScoringHead(nn.Linear):
 
     def __init__(self, head: nn.Linear):
         nn.Module.__init__(self)
-        if head.bias is not None:
+        if "bias" in dict(head.named_parameters()):
             raise ValueError("a head with a bias is not scored here")
         self.in_features, self.out_features = head.in_features, head.out_features
         self.weight, self.bias = head.weight, head.bias

@@ -75,6 +75,11 @@ def test_without_gradients_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     assert [len(tensor) for saved in kept for tensor in saved if tensor.shape[-1] == 31] == [0]
 
 
+def test_a_head_with_a_bias_is_refused_rather_than_scored_without_it() -> None:
+    with pytest.raises(ValueError, match="a head with a bias is not scored here"):
+        ScoringHead(nn.Linear(8, 31))
+
+
 def test_outside_of_scoring_a_head_gives_logits() -> None:
     linear = nn.Linear(8, 31, bias=False)
     scoring = ScoringHead(linear)
