@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -219,3 +220,58 @@ def test_a_folder_without_posts_is_refused_and_an_archive_in_it_pointed_at(
 def test_devices_are_not_read(ingest: Callable[..., Any], device: str) -> None:
     with pytest.raises(InputError):
         ingest(Path(device), site=SITE)
+
+
+def stand_in(folder: Path, program: str) -> None:
+    """A program called 7zz that does what the test says, in Python; `archive` and `member` are its last arguments."""
+    folder.mkdir()
+    script = folder / "7zz"
+    script.write_text(f"#!{sys.executable}\nimport sys\narchive, member = sys.argv[-2:]\n{program}\n")
+    script.chmod(0o755)
+
+
+HONEST = """
+import py7zr
+with py7zr.SevenZipFile(archive) as opened:
+    factory = py7zr.io.BytesIOFactory(1 << 26)
+    opened.extract(targets=[member], factory=factory)
+sys.stdout.buffer.write(next(iter(factory.products.values())).read())
+"""
+
+
+def test_seven_zip_unpacks_where_it_is_installed(
+    tmp_path: Path, ingest: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path / f"{SITE}.7z", {"a/Posts.xml": POSTS, "Users.xml": USERS})
+    expected = ingest(path, work="by-library").manifest
+    stand_in(tmp_path / "bin", f"open({str(tmp_path / 'ran')!r}, 'a').write(member + '\\n')\n{HONEST}")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    found = ingest(path, work="by-program").manifest
+    assert (tmp_path / "ran").read_text() == "a/Posts.xml\nUsers.xml\n"
+    assert found.files == expected.files
+
+
+@pytest.mark.parametrize(
+    "program",
+    ["sys.exit(2)", HONEST + "sys.exit(2)", "sys.stdout.write('<posts></posts>')",
+     "while True: sys.stdout.write(' ' * 65536)"],
+    ids=["fails", "fails at the end", "gives less", "gives without end"],
+)  # fmt: skip
+def test_a_program_that_gives_other_than_the_archive_says_is_not_believed(
+    tmp_path: Path, ingest: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    path = packed(tmp_path / f"{SITE}.7z", {"Posts.xml": POSTS})
+    stand_in(tmp_path / "bin", program)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    with pytest.raises(InputError, match="damaged or cut short"):
+        ingest(path)
+
+
+@pytest.mark.skipif(shutil.which("7zz") is None and shutil.which("7z") is None, reason="7-Zip is not installed")
+def test_the_real_seven_zip_gives_what_the_library_gives(
+    tmp_path: Path, ingest: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path / f"{SITE}.7z", {"Votes.xml": b"<votes/>", "Posts.xml": POSTS, "Users.xml": USERS})
+    by_program = ingest(path, work="by-program").manifest
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert ingest(path, work="by-library").manifest.files == by_program.files
