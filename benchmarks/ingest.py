@@ -4,11 +4,11 @@
 
 The dump is made of a small one: its rows again and again with other ids, each body with a text of its own. All sides
 read the same Posts.xml, rank by `pm`, keep 10 pairs a question and draw the same number of candidates. `peer` converts
-the three texts of each pair, as the notebook behind the recipe's data does; `peer_once` converts each post once, as ours
-does. Each run is a process of its own; runs are interleaved and ratios are ours / peer of the medians. CPU seconds are
-those of a whole run, all processes and their start included; memory is the largest sum over a process and its children
-of what each has to itself and its share of what is shared. `ours.mb_per_cpu_second` is that of the part before Markdown:
-from the file to posts and candidates.
+the three texts of each pair, as the notebook behind the recipe's data does; `peer_once` converts each post once, as
+ours does. Each run is a process of its own; runs are interleaved and ratios are ours / peer of the medians. CPU seconds
+are those of a whole run, all processes and their start included; memory is the largest sum over a process and its
+children of what each has to itself and its share of what is shared. `ours.mb_per_cpu_second` is that of the part before
+Markdown: from the file to posts and candidates.
 """
 
 import argparse
