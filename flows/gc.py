@@ -1,0 +1,209 @@
+"""`prefstack gc`: remove from a work folder what no run of the last N refers to.
+
+A run refers to the folders in its summary and behind its links, to all that they were made of, to the gates that
+judged them, and to what its recipe would make or find now: the checkpoints of a run that can be retried stay. What is
+being built is locked, and is left alone. Runs' own folders, digests and log-probs are small and stay.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from flows.recipe import load_recipe
+from flows.runs import store_of
+from flows.show import rendered
+from flows.stages import all_stages, plain_steps
+from tasks.errors import PrefstackError, RecipeError
+from tasks.manifest import Manifest
+
+YOUNG: Final = 3600.0  # seconds; where a run cannot be planned, it may have found a folder and not written it down
+_SCRATCH: Final = (".building-", ".old-")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A folder that may go, and why."""
+
+    path: Path
+    bytes: int
+    why: str
+
+
+def collect(work_dir: Path, keep: int, remove: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """List what the last `keep` runs do not refer to; with `remove`, remove it. RecipeError where there is no store."""
+    if not (work_dir / "store").is_dir():
+        raise RecipeError(f"{work_dir} has no store: name the work folder with --work-dir")
+    runs = last_runs(work_dir, keep)
+    wanted, unsure = referred(work_dir, runs)
+    found: list[dict[str, Any]] = []
+    for leftover in leftovers(work_dir, wanted, unsure=bool(unsure)):
+        outcome = "would be removed"
+        if remove:
+            outcome = "removed" if _remove(work_dir, leftover.path) else "in use: left"
+        found.append({"folder": str(leftover.path), "bytes": leftover.bytes, "why": leftover.why, "outcome": outcome})
+    for run in unsure:
+        say(f"{run}: its recipe cannot be planned from here, so what is unfinished or of the last hour is kept")
+    freed = sum(entry["bytes"] for entry in found if entry["outcome"] != "in use: left")
+    return {"runs": [run.name for run in runs], "removed": remove, "bytes": freed, "folders": found, "error": None}
+
+
+def gc_text(answer: dict[str, Any]) -> str:
+    """What a person reads of it."""
+    runs = ", ".join(answer["runs"]) or "none"
+    if not answer["folders"]:
+        return f"nothing to remove; runs looked at: {runs}"
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("folder", overflow="fold")
+    table.add_column("size", justify="right")
+    table.add_column("why")
+    table.add_column("")
+    for entry in answer["folders"]:
+        table.add_row(entry["folder"], _size(entry["bytes"]), entry["why"], entry["outcome"])
+    total = f"{_size(answer['bytes'])} {'freed' if answer['removed'] else 'to be freed; --yes removes it'}"
+    return rendered(table, f"{total}\nkept for the runs: {runs}")
+
+
+def last_runs(work_dir: Path, keep: int) -> list[Path]:
+    """The folders of the `keep` newest runs, by their last sign of life."""
+    runs = [path for path in (work_dir / "runs").glob("*") if path.is_dir()]
+    return sorted(runs, key=_last_sign, reverse=True)[:keep]
+
+
+def referred(work_dir: Path, runs: Iterable[Path]) -> tuple[set[str], list[str]]:
+    """Names of the store folders that `runs` refer to, and the runs of which that cannot be said wholly."""
+    wanted: set[str] = set()
+    unsure: list[str] = []
+    for run in runs:
+        wanted |= _written_down(run)
+        planned = _planned(run, work_dir)
+        if planned is None:
+            unsure.append(run.name)
+        else:
+            wanted |= planned
+    return _with_inputs_and_gates(work_dir / "store", wanted), unsure
+
+
+def leftovers(work_dir: Path, wanted: set[str], *, unsure: bool) -> Iterator[Leftover]:
+    """Folders of the store and of unfinished work that are not in `wanted`; only old and whole ones when `unsure`."""
+    for folder in sorted((work_dir / "store").iterdir()):
+        if folder.name in wanted or not folder.is_dir() or (unsure and _age(folder) < YOUNG):
+            continue
+        if folder.name.startswith(_SCRATCH):
+            yield Leftover(folder, _bytes(folder), "left by a build that was killed")
+        elif Manifest.read(folder) is None:
+            yield Leftover(folder, _bytes(folder), "without a manifest")
+        else:
+            yield Leftover(folder, _bytes(folder), "no run refers to it")
+    partial = work_dir / "partial"
+    if unsure or not partial.is_dir():
+        return
+    for folder in sorted(partial.iterdir()):
+        if folder.is_dir() and folder.name not in wanted:
+            yield Leftover(folder, _bytes(folder), "unfinished, and no run goes on with it")
+
+
+def _written_down(run: Path) -> set[str]:
+    """Folders in the run's summary and behind its links."""
+    names = {Path(os.readlink(link)).name for link in (run / "stages").glob("*") if link.is_symlink()}
+    try:
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        for entry in summary["stages"].values():
+            folders = [entry["folder"], *(source["folder"] for source in entry.get("sources", []))]
+            names |= {Path(folder).name for folder in folders if folder}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # a run that has just begun
+    return names
+
+
+def _planned(run: Path, work_dir: Path) -> set[str] | None:
+    """Folders that the run's recipe would find or make now; None where its sources are not to be seen from here."""
+    names: set[str] = set()
+    try:
+        recipe = load_recipe(str(run / "recipe.yaml"))
+        store = replace(store_of(recipe, "", []), work_dir=work_dir, plan=True)
+        for _, manifests in all_stages(plain_steps(), store, recipe):
+            if any("missing" in manifest.provenance for manifest in manifests):
+                return None
+            names |= {manifest.folder.name for manifest in manifests}
+    except PrefstackError:
+        return None
+    return names
+
+
+def _with_inputs_and_gates(store: Path, wanted: set[str]) -> set[str]:
+    """`wanted`, with all that it was made of and the results of the gates that judged it."""
+    finished = {folder.name: found for folder in store.glob("*-*") if (found := Manifest.read(folder)) is not None}
+    by_fingerprint: dict[str, set[str]] = {}
+    for name, manifest in finished.items():
+        by_fingerprint.setdefault(manifest.fingerprint, set()).add(name)
+    kept, ahead = set(wanted), list(wanted)
+    while ahead:
+        made_of = finished.get(ahead.pop())
+        for record in made_of.inputs.values() if made_of else ():
+            new = by_fingerprint.get(record.fingerprint, set()) - kept
+            kept |= new
+            ahead.extend(new)
+    fingerprints = {finished[name].fingerprint for name in kept if name in finished}
+    for name, manifest in finished.items():
+        if name.startswith("gate-") and any(record.fingerprint in fingerprints for record in manifest.inputs.values()):
+            kept.add(name)
+    return kept
+
+
+def _remove(work_dir: Path, folder: Path) -> bool:
+    """Remove `folder` unless a run holds its lock. It is renamed first: half of it never looks like all of it."""
+    name = folder.name
+    for scratch in _SCRATCH:
+        name = name.removeprefix(scratch)
+    with _lock(work_dir / "locks" / f"{name}.lock") as ours:
+        if not ours:
+            return False
+        doomed = folder.with_name(f".old-{name}") if not folder.name.startswith(".old-") else folder
+        if doomed != folder:
+            shutil.rmtree(doomed, ignore_errors=True)
+            os.rename(folder, doomed)
+        shutil.rmtree(doomed)
+    return True
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Whether the lock of a stage folder is ours for the time of the context. The lock file itself stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _last_sign(run: Path) -> float:
+    return max(path.stat().st_mtime for path in (run / "summary.json", run / "run.log", run) if path.exists())
+
+
+def _age(folder: Path) -> float:
+    return time.time() - folder.stat().st_mtime
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
