@@ -10,14 +10,15 @@ of day: `created` is its midnight in UTC.
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 from tasks.pairs import is_host
 from tasks.sources.pair_rows import Rejected
 
 COLUMNS: Final = ("qid", "date", "metadata")
 
+_URL: Final = re.compile(r"\s*https?://(?:[^/?#@\s]*@)?([^/?#@:\s]+)(?::[0-9]*)?(/[^?#\s]*)?", re.IGNORECASE)
 _QUESTION: Final = re.compile(r"/questions?/([0-9]{1,18})(?:/|$)")
 _USER: Final = re.compile(r"/users/(-?[0-9]{1,18})(?:/|$)")
 _DATE: Final = re.compile(r"([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})(?![0-9])")
@@ -38,9 +39,10 @@ def question_facts(row: Mapping[str, Any], site: str | None) -> QuestionFacts:
     Rejected (bad_id) where `qid` and the question's address name two questions.
     """
     given = row.get("metadata")
-    urls = [url for url in given if isinstance(url, str)] if isinstance(given, list) else []
-    paths = [path for host, path in map(_split, urls) if host]
-    known = next((host for host, _ in map(_split, urls) if host), site)
+    urls = [_URL.match(url) for url in given if isinstance(url, str)] if isinstance(given, list) else []
+    places = [(host, url[2] or "") for url in urls if url and (host := _site(url[1]))]
+    paths = [path for _, path in places]
+    known = next((host for host, _ in places), site)
     named = next((int(found[1]) for path in paths if (found := _QUESTION.search(path))), None)
     qid = row.get("qid")
     if isinstance(qid, bool) or not isinstance(qid, int):
@@ -54,14 +56,10 @@ def question_facts(row: Mapping[str, Any], site: str | None) -> QuestionFacts:
     return QuestionFacts(known, question if known else None, asker if known else None, _created(row.get("date")))
 
 
-def _split(url: str) -> tuple[str | None, str]:
-    """Host name in lower case, and path; no host where the address has none that could be a site's."""
-    try:
-        parts = urlsplit(url.strip())
-        host = parts.hostname
-    except ValueError:
-        return None, ""
-    return (host, parts.path) if host and is_host(host) else (None, "")
+@lru_cache(maxsize=4096)
+def _site(host: str) -> str | None:
+    """The host in lower case, as one text for all rows; None where it is no host name."""
+    return host.lower() if is_host(host) else None
 
 
 def _created(date: object) -> datetime | None:
