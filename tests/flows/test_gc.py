@@ -1,0 +1,133 @@
+"""gc: what it finds, what it keeps, and that nothing that is being built goes."""
+
+import fcntl
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.gc import collect, gc_text
+from flows.recipe import load_recipe
+from flows.runs import follow, open_run, store_of
+from flows.stages import all_stages, plain_steps
+from tasks.errors import RecipeError
+
+RECIPE = """\
+model: smollm2-135m-instruct
+work_dir: {work_dir}
+ingest: {{sources: [demo-site]}}
+pair: {{max_pairs_per_question: {pairs}}}
+sample: {{size: {size}, held_out: 8}}
+"""
+
+
+@pytest.fixture
+def work_dir(tmp_path: Path) -> Path:
+    """Two runs to the end of `sample`: the older with one pair a question, the newer with two."""
+    for age, (name, pairs) in enumerate([("newer", 2), ("older", 1)]):
+        run_to_sample(tmp_path, name, pairs, 16)
+        for path in (tmp_path / "work" / "runs" / name).glob("*"):
+            os.utime(path, (1e9 - age, 1e9 - age), follow_symlinks=False)
+        os.utime(tmp_path / "work" / "runs" / name, (1e9 - age, 1e9 - age))
+    return tmp_path / "work"
+
+
+def run_to_sample(folder: Path, name: str, pairs: int, size: int) -> None:
+    path = folder / f"{name}.yaml"
+    path.write_text(RECIPE.format(work_dir=folder / "work", pairs=pairs, size=size))
+    recipe = load_recipe(str(path))
+    run = open_run(name, recipe)
+    follow(run, all_stages(plain_steps(), store_of(recipe, name, []), recipe), "sample")
+
+
+def folders(work_dir: Path, name: str) -> set[str]:
+    summary = json.loads((work_dir / "runs" / name / "summary.json").read_text())
+    return {Path(entry["folder"]).name for entry in summary["stages"].values()}
+
+
+def there(work_dir: Path) -> set[str]:
+    return {path.name for path in (work_dir / "store").iterdir()}
+
+
+def silent(text: str) -> None:
+    pass
+
+
+def test_what_only_older_runs_refer_to_is_listed_and_then_removed(work_dir: Path) -> None:
+    before = there(work_dir)
+    dry = collect(work_dir, 1, False, silent)
+    assert there(work_dir) == before
+    listed = {Path(entry["folder"]).name for entry in dry["folders"]}
+    mine, others = folders(work_dir, "newer"), folders(work_dir, "older")
+    assert listed >= others - mine and not listed & mine
+    assert "would be removed" in gc_text(dry) or "--yes" in gc_text(dry)
+
+    done = collect(work_dir, 1, True, silent)
+    assert {Path(entry["folder"]).name for entry in done["folders"]} == listed
+    assert there(work_dir) == before - listed
+    # The gates that judged what is kept stay too, and so do digests and the runs themselves.
+    gates = {name for name in there(work_dir) if name.startswith("gate-")}
+    assert len(gates) == 4
+    assert (work_dir / "digests").is_dir() and (work_dir / "runs" / "older" / "summary.json").is_file()
+    assert collect(work_dir, 1, True, silent)["folders"] == []
+
+
+def test_what_both_runs_refer_to_stays_while_one_of_them_counts(work_dir: Path) -> None:
+    assert collect(work_dir, 2, True, silent)["folders"] == []
+    assert folders(work_dir, "newer") | folders(work_dir, "older") <= there(work_dir)
+
+
+def test_checkpoints_of_a_run_that_can_be_retried_stay_and_those_of_no_run_go(work_dir: Path) -> None:
+    # A third run stopped while it made its sample: what it had begun is found by planning its recipe.
+    recipe = work_dir.parent / "third.yaml"
+    recipe.write_text(RECIPE.format(work_dir=work_dir, pairs=2, size=12))
+    settings = load_recipe(str(recipe))
+    open_run("third", settings).write()
+    store = store_of(settings, "", [])
+    wanted = {stage: found for stage, found in all_stages(plain_steps(), replace(store, plan=True), settings)}
+    mine = work_dir / "partial" / wanted["sample"][0].folder.name
+    stray = work_dir / "partial" / "train-0123456789abcdef"
+    for folder in (mine, stray):
+        folder.mkdir(parents=True)
+        (folder / "checkpoint").write_text("x" * 1000)
+    done = collect(work_dir, 10, True, silent)
+    assert [Path(entry["folder"]).name for entry in done["folders"]] == [stray.name]
+    assert done["bytes"] == 1000
+    assert mine.is_dir() and not stray.exists()
+
+
+def test_a_folder_whose_lock_is_held_is_left(work_dir: Path) -> None:
+    name = sorted(folders(work_dir, "older") - folders(work_dir, "newer"))[0]
+    with open(work_dir / "locks" / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = collect(work_dir, 1, True, silent)
+    outcomes = {Path(entry["folder"]).name: entry["outcome"] for entry in done["folders"]}
+    assert outcomes.pop(name) == "in use: left"
+    assert (work_dir / "store" / name / "manifest.json").is_file()
+    assert set(outcomes.values()) == {"removed"}
+
+
+def test_rubbish_of_a_build_that_was_killed_goes(work_dir: Path) -> None:
+    for name in (".building-train-0123456789abcdef", ".old-train-0123456789abcdef", "train-0123456789abcdef"):
+        (work_dir / "store" / name).mkdir()
+    done = collect(work_dir, 2, True, silent)
+    assert {entry["why"] for entry in done["folders"]} == {"left by a build that was killed", "without a manifest"}
+    assert not any("0123456789abcdef" in name for name in there(work_dir))
+
+
+def test_where_a_recipe_cannot_be_planned_its_unfinished_work_is_kept(work_dir: Path) -> None:
+    path = work_dir / "runs" / "newer" / "recipe.yaml"
+    path.write_text(path.read_text().replace("demo-site", "moved-away.example.com.7z"))
+    stray = work_dir / "partial" / "train-0123456789abcdef"
+    stray.mkdir(parents=True)
+    said: list[str] = []
+    collect(work_dir, 1, True, said.append)
+    assert stray.is_dir()
+    assert "newer" in said[0] and "cannot be planned" in said[0]
+
+
+def test_a_folder_that_is_no_work_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="has no store"):
+        collect(tmp_path, 10, True, silent)
