@@ -124,6 +124,8 @@ def _ingest_rows(
 
     else:
         files = find_files(path, source.files)
+        if source.sha256 is not None and files.paths != [files.root]:
+            raise RecipeError(f"ingest.sources: sha256 pins a file; {files.root} is a folder")
         digest = files.digest(store.work_dir)
         check_digest(source, digest)
 

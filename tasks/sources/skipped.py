@@ -40,9 +40,9 @@ class Skipped:
         self._flush()
         self.tally.update(late["reason"].to_list())
         tables = [pl.LazyFrame(schema=FAULT_SCHEMA), *map(pl.scan_parquet, self._parts), late.lazy()]
-        pl.concat(tables, how="diagonal").select(
-            pl.col(name).cast(kind) for name, kind in FAULT_SCHEMA.items()
-        ).sink_parquet(path, maintain_order=True)
+        rows = pl.concat(tables, how="diagonal").select(pl.col(name).cast(kind) for name, kind in FAULT_SCHEMA.items())
+        # Row groups of a fixed size: else their number follows the number of threads.
+        rows.sink_parquet(path, row_group_size=_HELD, maintain_order=True)
 
     def _flush(self) -> None:
         if self._held:
