@@ -26,7 +26,7 @@ from tasks.manifest import Manifest, reasons
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
 from tasks.store import Store, Workspace
 from tasks.texts import TextJob
-from tasks.workers import MAX_WORKERS, cores, perform_all
+from tasks.workers import MAX_WORKERS, WORTH_WORKERS, cores, perform_all
 
 VERSION = 1  # bump when the bytes this stage writes would change
 
@@ -183,7 +183,9 @@ class _Pairing:
             TextJob(posts=str(part), wanted=str(wanted), site=site.site, out=str(folder / part.name)) for part in parts
         ]
         self._work.message(f"converting posts of {site.site}")
-        for number, _ in enumerate(perform_all("texts", jobs, min(cores(), MAX_WORKERS))):
+        # Always another process: a library that panics on a text says so on the standard error of its own.
+        workers = 1 if len(jobs) < WORTH_WORKERS else min(cores(), MAX_WORKERS)
+        for number, _ in enumerate(perform_all("texts", jobs, workers)):
             self._work.progress(number + 1, len(jobs), "parts")
         return [folder / part.name for part in parts]
 

@@ -23,7 +23,7 @@ from tasks.sources.ranges import LINE_SCHEMA, RangeJob, RangeResult, Table, writ
 from tasks.sources.settle import removals
 from tasks.sources.xml_file import Cut, cut
 from tasks.store import Workspace
-from tasks.workers import MAX_WORKERS, cores, perform_all
+from tasks.workers import MAX_WORKERS, WORTH_WORKERS, cores, perform_all
 
 _SCHEMAS: Final[dict[Table, pl.Schema]] = {"posts": POST_SCHEMA, "users": USER_SCHEMA}
 
@@ -122,7 +122,7 @@ def _read_cut(found: Cut, shown: str, table: Table, dump: Dump, work: Workspace)
         )
         for number, (start, end) in enumerate(found.ranges)
     ]  # fmt: skip
-    workers = 0 if len(jobs) < 2 else min(cores(), MAX_WORKERS)
+    workers = 0 if len(jobs) < WORTH_WORKERS else min(cores(), MAX_WORKERS)
     total = found.ranges[-1][1] if found.ranges else 0
     for number, result in enumerate(perform_all("range", jobs, workers)):
         if result["markup"]:
