@@ -1,4 +1,4 @@
-"""What every stage config has in common: frozen, no unknown keys, a line between what names a result and what does not."""
+"""What every stage config shares: frozen, no unknown keys, a line between what names a result and what does not."""
 
 from typing import Any, ClassVar
 
