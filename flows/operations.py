@@ -119,10 +119,20 @@ def _automation(client: "SyncPrefectClient", wanted: "AutomationCore") -> Change
         client.create_automation(wanted)
         return Change("automation", wanted.name, "made")
     there = found[0]
-    if there.model_dump(mode="json", include=_COMPARED) == wanted.model_dump(mode="json", include=_COMPARED):
+    if _compared(there) == _compared(wanted):
         return None  # an operator who switched it off meant it
     client.update_automation(there.id, wanted.model_copy(update={"enabled": there.enabled}))
     return Change("automation", wanted.name, "brought up to date")
 
 
-_COMPARED: Final = {"trigger", "actions", "description"}
+def _compared(automation: "AutomationCore") -> Any:
+    return _in_order(automation.model_dump(mode="json", include={"trigger", "actions", "description"}))
+
+
+def _in_order(value: Any) -> Any:
+    """`value` with its lists sorted: the names of events are a set, and come in any order."""
+    if isinstance(value, dict):
+        return {key: _in_order(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return sorted((_in_order(item) for item in value), key=repr)
+    return value

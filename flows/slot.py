@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -53,10 +54,13 @@ def host_slot(stage: str, note: Path, report: Report) -> Iterator[None]:
         yield
         return
     _give_back_left(note)
-    lease = _Lease(host_limit(), runtime.flow_run.id)
+    lease = Lease(host_limit(), runtime.flow_run.id)
     lease.acquire(lambda: report.message(stage, f"waiting for {lease.name}: another run uses the devices"))
     write_text(note, str(lease.id))
-    renewal = threading.Thread(target=lease.renew_until_stopped, daemon=True, name=f"lease of {lease.name}")
+    # Prefect's settings, and with them the server, are those of a context: a bare thread would have none.
+    renewal = threading.Thread(
+        target=copy_context().run, args=(lease.renew_until_stopped,), daemon=True, name=f"lease of {lease.name}"
+    )
     renewal.start()
     try:
         yield
@@ -67,7 +71,9 @@ def host_slot(stage: str, note: Path, report: Report) -> Iterator[None]:
 
 
 @dataclass
-class _Lease:
+class Lease:
+    """A slot of the limit `name`, held by the flow run `run`."""
+
     name: str
     run: str | None
     id: UUID | None = None
@@ -85,7 +91,7 @@ class _Lease:
             time.sleep(ASK_EVERY)
 
     def try_once(self) -> bool:
-        """Whether there was a free slot. TransientSlot where the server cannot say."""
+        """Whether there was a free slot. Transient where the server cannot say."""
         from httpx import HTTPStatusError, TransportError
         from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 
@@ -110,9 +116,10 @@ class _Lease:
         while not self.stop.wait(LEASE / 4):
             # A server that does not answer for a while must not end ten hours of training.
             with suppress(Exception):
-                self._renew_once()
+                self.renew_once()
 
-    def _renew_once(self) -> None:
+    def renew_once(self) -> None:
+        """Hold the slot for LEASE seconds from now."""
         from httpx import HTTPStatusError
         from prefect.exceptions import ObjectNotFound
 
