@@ -228,27 +228,26 @@ def test_a_job_that_is_none_is_said_in_a_line(tmp_path):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seed", [1, 2])
-def test_kills_at_any_moment_change_no_byte(job_maker, seed):
+@pytest.mark.timeout(2400)  # each try loads torch anew
+def test_kills_at_any_moment_change_no_byte(job_maker):
     """A checkpoint after every step, so that most kills fall into a save; both ranks are killed in turn."""
     settings = {**LONG, "epochs": 6, "save_every": 1}
-    calm = job_maker(f"calm-{seed}", **settings)
+    calm = job_maker("calm", **settings)
     run(calm)
-    job = job_maker(f"killed-{seed}", **settings)
-    draw = torch.Generator().manual_seed(seed)
+    job = job_maker("killed", **settings)
+    draw = torch.Generator().manual_seed(1)
     reached, kills = 0, 0
-    while reached < 28:
-        at = reached + 1 + int(torch.randint(0, 6, (), generator=draw))
-        try:
+    while kills < 4:
+        at = reached + 2 + int(torch.randint(0, 5, (), generator=draw))
+        with pytest.raises(RanksFailed) as failed:
             run(job, signal_once(job, kills % 2, signal.SIGKILL, at=at))
-        except RanksFailed as failed:
-            assert failed.transient, failed
-            kills += 1
-        else:
-            break
-        found, _ = find_checkpoint(job.folder / "checkpoints", identity(calm))
-        reached = 0 if found is None else found.step
+        assert failed.value.transient, failed.value
+        assert ranks_of(job) == {}
+        kills += 1
+        found, refused = find_checkpoint(job.checkpoints, identity(calm))
+        assert found is not None and not refused  # a kill leaves a whole checkpoint or none by that name
+        assert found.step >= reached
+        reached = found.step
     run(job)
-    assert kills >= 3
     assert (job.folder / "metrics.jsonl").read_bytes() == (calm.folder / "metrics.jsonl").read_bytes()
     assert digests(job.export) == digests(calm.export)
