@@ -33,10 +33,10 @@ def prefect(server: Server, *arguments: str) -> str:
 def test_the_deployments_of_prefect_yaml_are_made_and_a_cron_schedule_really_creates_runs(server: Server) -> None:
     # With SQLAlchemy 2.1 the deployment looks ready and no run is ever created.
     for pool in ("cpu", "gpu"):
-        prefect(server, "work-pool", "create", pool, "--type", "process")
+        prefect(server, "work-pool", "create", pool, "--type", "process", "--overwrite")
     prefect(server, "deploy", "--all")
     deployments = {found["name"]: found for found in ask(server, "/deployments/filter")}
-    assert set(deployments) == {"pipeline", "data", "training"}
+    assert {"pipeline", "data", "training"} <= set(deployments)
     assert all(not schedule["active"] for found in deployments.values() for schedule in found["schedules"])
 
     nightly = deployments["data"]
