@@ -113,7 +113,7 @@ def test_every_stage_shows_its_state_and_an_artifact_on_a_real_server(
             found["key"] for found in ask(server, "/artifacts/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
         }
         assert {f"{stage}-counts" for stage in STAGES} <= artifacts
-        assert {"gate-ingest", "train-curves", "evaluate-report", "model-card", "run-lineage"} <= artifacts
+        assert {"gate-ingested", "train-curves", "evaluate-report", "model-card", "run-lineage"} <= artifacts
     assert set(states["seen"].values()) == {"Completed"}
     assert set(states["seen-again"].values()) == {"Reused"}
 
