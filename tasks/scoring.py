@@ -64,8 +64,7 @@ def score_all(
     Raises StageFailed (or TransientStageFailure) naming the log, or the pair whose log-prob is not a finite number.
     """
     folder = work.partial / "scoring"
-    inputs = {"model": _stamp(model), "rows": [_stamp(one.rows) for one in sets], "precision": precision}
-    _forget_if_other(folder, inputs)
+    _forget_if_other(folder, _inputs(model, sets, precision))
     open_sets: list[RowSet] = []
     left = 0
     for one in sets:
@@ -124,6 +123,11 @@ def _read_parts(parts: Path) -> pl.DataFrame:
         except (OSError, PolarsError):
             path.unlink()
     return pl.concat(frames).unique("row", keep="first", maintain_order=True)
+
+
+def _inputs(model: Path, sets: Sequence[Wanted], precision: Precision) -> dict[str, object]:
+    """What scored parts were made of."""
+    return {"model": _stamp(model), "rows": [_stamp(one.rows) for one in sets], "precision": precision}
 
 
 def _stamp(folder: Path) -> list[list[str | int]]:

@@ -1,12 +1,14 @@
 """The reference is scored once: not again for another learning rate, and a grown sample scores what is new."""
 
+import os
+
 import polars as pl
 import pytest
 import torch
 
 from tasks.errors import RecipeError, StageFailed
 from tasks.reference import ReferenceConfig, reference
-from tasks.scoring import Wanted, score_all
+from tasks.scoring import PARTS_SCHEMA, Wanted, _forget_if_other, _inputs, _parts, score_all
 from tasks.store import Silent, Store, Workspace
 from training.batch import make_pack
 from training.config import TrainConfig
@@ -54,17 +56,29 @@ def test_a_plan_reads_nothing(store, tokens_of, model_of):
     assert found.planned and not store.work_dir.exists()
 
 
-def test_weights_that_give_no_number_are_named_with_the_pair(store, tokens_of, model_of, tmp_path):
-    from safetensors.torch import load_file, save_file
-
+def test_a_log_prob_that_is_no_number_is_named_with_its_pair(store, tokens_of, model_of, tmp_path):
     tokens, model = tokens_of(store, 6, 0), model_of(store, 0)
-    weights = load_file(model.path("model/model.safetensors"))
-    weights["model.norm.weight"][0] = float("nan")
-    save_file(weights, model.path("model/model.safetensors"), metadata={"format": "pt"})
+    wanted = Wanted(tokens.path("train"), tmp_path / "out.parquet", [1, 3])
     work = Workspace("reference", tmp_path / "out", tmp_path / "partial", Silent())
-    work.partial.mkdir()
-    with pytest.raises(StageFailed, match=r"log-probs of 2 of 2 pairs are not finite, the first .* pair train/1;"):
-        score_all(
-            work, model.path("model"), [Wanted(tokens.path("train"), tmp_path / "out.parquet", [1, 3])],
-            precision="fp32", ranks=1, tokens_per_pack=None,
-        )  # fmt: skip
+    # What ranks have scored before an interruption; nothing is left to be scored.
+    _forget_if_other(work.partial / "scoring", _inputs(model.path("model"), [wanted], "fp32"))
+    parts = _parts(work.partial / "scoring", wanted)
+    parts.mkdir()
+    rows = [(1, -3.0, float("nan"), 4, 5), (3, -3.0, -4.0, 4, 5)]
+    pl.DataFrame(rows, schema=PARTS_SCHEMA, orient="row").write_parquet(parts / "0000000001.parquet")
+    with pytest.raises(StageFailed, match=r"log-probs of 1 of 2 pairs are not finite, the first .* pair train/1;"):
+        score_all(work, model.path("model"), [wanted], precision="fp32", ranks=1, tokens_per_pack=None)
+    assert not wanted.out.exists()
+
+
+def test_parts_of_other_weights_are_forgotten(store, tokens_of, model_of, tmp_path):
+    tokens, model = tokens_of(store, 6, 0), model_of(store, 0)
+    wanted = Wanted(tokens.path("train"), tmp_path / "out.parquet")
+    folder = tmp_path / "scoring"
+    _forget_if_other(folder, _inputs(model.path("model"), [wanted], "fp32"))
+    (folder / "kept").touch()
+    _forget_if_other(folder, _inputs(model.path("model"), [wanted], "fp32"))
+    assert (folder / "kept").exists()
+    os.utime(model.path("model/model.safetensors"))  # built again under the same name
+    _forget_if_other(folder, _inputs(model.path("model"), [wanted], "fp32"))
+    assert not (folder / "kept").exists()

@@ -181,23 +181,33 @@ def test_a_checkpoint_of_other_numerics_is_refused(undisturbed):
         read_checkpoint(undisturbed.folder / "checkpoints" / "step-00000070", other)
 
 
-def alone(job: TrainJob) -> subprocess.CompletedProcess[str]:
-    """The training as a program of its own, without a launcher."""
-    return subprocess.run(
-        [sys.executable, "-m", "training.run", str(job.folder / "job.json")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_broken_weights_stop_the_first_step_and_name_its_pairs(job_maker, tiny_llama, tmp_path):
-    shutil.copytree(tiny_llama, tmp_path / "broken")
-    weights = load_file(tmp_path / "broken" / "model.safetensors")
+@pytest.fixture(scope="module")
+def refused(job_maker, tiny_llama, reference, tmp_path_factory) -> dict[str, TrainJob]:
+    """A training of broken weights and one with another model's reference, each a program of its own, side by side."""
+    place = tmp_path_factory.mktemp("refused")
+    shutil.copytree(tiny_llama, place / "broken")
+    weights = load_file(place / "broken" / "model.safetensors")
     weights["model.norm.weight"][0] = math.nan
-    save_file(weights, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
-    job = job_maker("nan", model=tmp_path / "broken")
-    assert alone(job).returncode == 1
+    save_file(weights, place / "broken" / "model.safetensors", metadata={"format": "pt"})
+    table = pq.read_table(reference)
+    moved = table.set_column(1, "ref_chosen_logps", [[value + 0.5 for value in table["ref_chosen_logps"].to_pylist()]])
+    pq.write_table(moved, place / "moved.parquet")
+    jobs = {
+        "broken weights": job_maker("nan", model=place / "broken"),
+        "moved reference": job_maker("wrong-reference", reference=place / "moved.parquet"),
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "training.run", str(job.folder / "job.json")], stderr=subprocess.DEVNULL
+        )
+        for job in jobs.values()
+    ]
+    assert [process.wait() for process in started] == [1, 1]
+    return jobs
+
+
+def test_broken_weights_stop_the_first_step_and_name_its_pairs(refused):
+    job = refused["broken weights"]
     (failure,) = read_failures(job.folder)
     assert (failure.kind, failure.step) == ("nonfinite", 1)
     named = json.loads((job.folder / "nonfinite.json").read_text())
@@ -206,15 +216,11 @@ def test_broken_weights_stop_the_first_step_and_name_its_pairs(job_maker, tiny_l
     assert not job.export.exists() and not list(job.checkpoints.glob("step-*"))
 
 
-def test_a_reference_of_another_model_is_refused_before_the_first_update(job_maker, reference, tmp_path):
-    table = pq.read_table(reference)
-    moved = table.set_column(1, "ref_chosen_logps", [[value + 0.5 for value in table["ref_chosen_logps"].to_pylist()]])
-    pq.write_table(moved, tmp_path / "moved.parquet")
-    job = job_maker("wrong-reference", reference=tmp_path / "moved.parquet")
-    assert alone(job).returncode == 1
+def test_a_reference_of_another_model_is_refused_before_the_first_update(refused):
+    job = refused["moved reference"]
     (failure,) = read_failures(job.folder)
     assert failure.kind == "reference"
-    assert str(tmp_path / "moved.parquet") in failure.message and "must be 0.693147" in failure.message
+    assert str(job.reference) in failure.message and "must be 0.693147" in failure.message
     assert (job.folder / "metrics.jsonl").read_text() == ""
 
 
