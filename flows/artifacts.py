@@ -12,46 +12,75 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from data_checks.check import Check
+from flows.files import url_of
+from flows.run_pages import write_gate, write_lineage
 from tasks.gate import stored_result
 from tasks.manifest import Manifest
 from tasks.store import Store
 
 MAX_ROWS: Final = 1000
+PLOTS: Final = ("accuracy", "margins", "calibration")
 logger = logging.getLogger("prefstack")
 
 Record = dict[str, Any]
 
 
-def publish_stage(stage: str, manifest: Manifest) -> None:
+def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
     """The artifacts of a finished stage. A server that refuses them does not fail the stage: it is said in the log."""
     try:
         _table(
             f"{stage}-counts", counts_table(manifest), f"{stage}: what came in, what went out, what was dropped and why"
         )
         if stage == "train":
-            _markdown("train-curves", training_curves(manifest.path("metrics.jsonl")), "Training, step by step")
+            curves = training_curves(manifest.path("metrics.jsonl"))
+            links = linked({"every step": manifest.path("metrics.jsonl"), "log": run_folder / "train.log"})
+            _markdown("train-curves", f"{curves}\n\n{links}", "Training, step by step")
         if stage == "evaluate":
             metrics = json.loads(manifest.path("metrics.json").read_text(encoding="utf-8"))
             _table("evaluate-report", metrics_table(metrics), "The tuned model on held-out pairs")
+            for name in PLOTS:
+                _image(f"evaluate-{name}", manifest.path(f"plots/{name}.png"), f"Held-out pairs: {name}")
         if stage == "publish":
-            card = manifest.path("model/README.md").read_text(encoding="utf-8")
-            _markdown("model-card", without_front_matter(card), "The model card")
-            lineage = json.loads(manifest.path("lineage.json").read_text(encoding="utf-8"))
-            _table("run-lineage", lineage_table(lineage), "From the dump's checksum to the weights")
+            _publish_model(manifest, run_folder)
     except Exception as error:
         logger.warning("%-9s its artifacts could not be published: %s", stage, error)
+
+
+def _publish_model(manifest: Manifest, run_folder: Path) -> None:
+    card = manifest.path("model/README.md").read_text(encoding="utf-8")
+    pages = linked({
+        "report": manifest.path("report.html"), "model folder": manifest.path("model"),
+        "data card": manifest.path("data_card.md"), "attribution": manifest.path("attribution.csv"),
+        "run": run_folder,
+    })  # fmt: skip
+    _markdown("model-card", f"{pages}\n\n{without_front_matter(card)}".lstrip(), "The model card")
+    lineage = json.loads(manifest.path("lineage.json").read_text(encoding="utf-8"))
+    _table("run-lineage", lineage_table(lineage), "From the dump's checksum to the weights")
+    if run_folder.is_dir():
+        _image("run-lineage-picture", write_lineage(lineage, run_folder), "From the dump's checksum to the weights")
 
 
 def publish_gate(name: str, store: Store, subject: Manifest, check: Check) -> None:
     """The expectations of a gate, what each saw, and whether it held."""
     try:
         result = stored_result(store, subject, check)
-        _table(f"gate-{name}", gate_table(result), f"What {name} rows must be, and what was seen")
+        said = f"What {name} rows must be, and what was seen"
+        run_folder = store.work_dir / "runs" / store.run
+        if store.run and run_folder.is_dir():
+            page = url_of(write_gate(name, subject.folder.name, result, run_folder))
+            said += f" ([as a page]({page}))" if page else ""
+        _table(f"gate-{name}", gate_table(result), said)
     except Exception as error:
         logger.warning("%-9s the artifact of its gate could not be published: %s", name, error)
+
+
+def linked(pages: Mapping[str, Path]) -> str:
+    """Links to what is there and served (`prefstack up` does); the empty string where nothing is."""
+    found = {name: url_of(path) for name, path in pages.items() if path.exists()}
+    return " · ".join(f"[{name}]({url})" for name, url in found.items() if url)
 
 
 def counts_table(manifest: Manifest) -> list[Record]:
@@ -151,6 +180,13 @@ def _table(key: str, rows: Sequence[Record], description: str) -> None:
     if len(rows) > MAX_ROWS:
         description += f" (the first {MAX_ROWS:,} of {len(rows):,} rows)"
     create_table_artifact(shown, key=key, description=description)
+
+
+def _image(key: str, path: Path, description: str) -> None:
+    """A picture that the browser fetches itself: nothing where no server for it is known."""
+    url = url_of(path) if path.exists() else None
+    if url is not None:
+        create_image_artifact(image_url=url, key=key.replace("_", "-"), description=description)
 
 
 def _markdown(key: str, text: str, description: str) -> None:

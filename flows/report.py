@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 from uuid import UUID
@@ -167,13 +168,17 @@ class TaskReport:
                 update_progress_artifact(self._artifact, percent)
 
 
-def _run_logger() -> Callable[[str], None]:
-    """The task's own log in Prefect, or nothing outside a run."""
+def run_log_line() -> Callable[[int, str], None]:
+    """The log of the task or flow run at work, in Prefect: `say(level, text)`; nothing outside a run."""
     from prefect.exceptions import MissingContextError
     from prefect.logging import get_run_logger
 
     try:
         log = get_run_logger()
     except MissingContextError:
-        return lambda text: None
-    return lambda text: log.info("%s", text)
+        return lambda level, text: None
+    return lambda level, text: log.log(level, "%s", text)
+
+
+def _run_logger() -> Callable[[str], None]:
+    return partial(run_log_line(), logging.INFO)

@@ -19,6 +19,8 @@ from uuid import UUID
 from flows.operations import ensure_limit, host_limit
 from flows.prefect_api import api
 from flows.preflight import preflight
+from flows.report import run_log_line
+from flows.trainer_log import trainer_log
 from tasks.errors import Surroundings, Transient
 from tasks.manifest import Manifest
 from tasks.store import Report, Store, write_text
@@ -33,13 +35,19 @@ logger = logging.getLogger("prefstack")
 def devices_for(
     stage: str, build: Callable[..., Manifest], store: Store, given: tuple[Any, ...], report: Report
 ) -> Iterator[None]:
-    """Hold this host's slot while `stage` is built, and see that the devices are well; nothing for what is reused."""
-    if stage not in ON_DEVICES or not build(replace(store, plan=True), *given).planned:
+    """Hold this host's slot while `stage` is built, see that the devices are well, and follow what the ranks print.
+
+    Nothing of that for a stage without ranks, or one that is reused.
+    """
+    planned = build(replace(store, plan=True), *given) if stage in ON_DEVICES else None
+    if planned is None or not planned.planned:
         yield
         return
-    with host_slot(stage, store.work_dir / "runs" / store.run / ".lease", report):
+    run_folder = store.work_dir / "runs" / store.run
+    with host_slot(stage, run_folder / ".lease", report):
         preflight()
-        yield
+        with trainer_log(stage, planned.folder.name, store.work_dir, run_folder, run_log_line()):
+            yield
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def stage_task(stage: str, build: Callable[..., Manifest]) -> Task[..., Any]:
     def run_stage(store: Store, *given: Any) -> Any:
         with TaskReport(store.report, stage) as report, devices_for(stage, build, store, given, report):
             manifest = build(replace(store, report=report), *given)
-        publish_stage(stage, manifest)
+        publish_stage(stage, manifest, store.work_dir / "runs" / store.run)
         if manifest.reused:
             return Completed(name="Reused", message=str(manifest.folder), data=manifest)
         return Completed(message=f"{manifest.seconds:.1f} s, {manifest.folder}", data=manifest)
