@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -36,8 +37,13 @@ def run(job: TrainJob, on_progress: Callable[[Progress], None] | None = None) ->
 
 def ranks_of(job: TrainJob) -> dict[int, psutil.Process]:
     """The living processes of a training, by rank."""
-    children = [child for child in psutil.Process().children() if str(job.folder / "job.json") in child.cmdline()]
-    return {int(child.environ()["RANK"]): child for child in children}
+    found = {}
+    for child in psutil.Process().children():
+        # One that has ended and is not yet waited for, or ends while it is asked, has neither arguments nor a rank.
+        with suppress(psutil.NoSuchProcess):
+            if str(job.folder / "job.json") in child.cmdline():
+                found[int(child.environ()["RANK"])] = child
+    return found
 
 
 def signal_once(job: TrainJob, rank: int, number: int, at: int) -> Callable[[Progress], None]:
