@@ -55,6 +55,7 @@ def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[St
 
     Ingest has the sources of the evaluation behind those of the recipe: what is missing there is said at once.
     """
+    recipe.pair.identity()  # a list of ids that cannot be read is said now, and not when the dumps have been
     sources = ingest_stage(steps, store, recipe, recipe.ingest.sources)
     yield "ingest", sources + ingest_stage(steps, store, recipe, recipe.evaluate.sources)
     pairs = steps.pair(store, sources, recipe.pair, recipe.seed)
@@ -182,6 +183,7 @@ def described(recipe: Recipe) -> dict[str, Any]:
         for key in config.incidental:
             settings[section].pop(key, None)
     settings["evaluate"].pop("sources", None)
+    settings["pair"] = recipe.pair.identity()  # who asked to be left out is nobody's business
     if Path(recipe.model).is_absolute() or Path(recipe.model).exists():
         settings["model"] = Path(recipe.model).name
     return settings

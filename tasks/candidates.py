@@ -2,7 +2,7 @@
 
 in   the ids, votes (or ranks, where the source tells those) and dates of questions and answers
 out  candidate pairs, and counts that add up:
-     considered = ties + dropped.min_gap + capped + not_candidate + candidates
+     considered = ties + dropped.* (tasks/number_switches.py) + capped + not_candidate + candidates
 
 Questions are taken a share at a time, and within a share pairs a block at a time, so the memory is bounded by `SHARE`,
 `BLOCK` and the number of candidates, whatever the number of posts or of answers to one question.
@@ -19,6 +19,7 @@ import polars as pl
 
 from tasks.errors import InputError
 from tasks.keyed import Purpose, keyed_ranks
+from tasks.number_switches import NONE, Switches, reason_names
 from tasks.pairs import pair_id_expr
 from tasks.ranking import Rule, ranks
 
@@ -44,10 +45,10 @@ class Rules:
     """What makes a candidate; the keys of `pair` in a recipe."""
 
     rule: Rule
-    min_gap: int
     max_pairs_per_question: int | None
     candidates: int | None
     seed: int
+    switches: Switches
 
 
 @dataclass
@@ -59,10 +60,10 @@ class Chosen:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def choose(posts: Path, site: str, rules: Rules, chosen: Chosen, below_gap: Callable[[pl.DataFrame], None]) -> None:
-    """Add the candidates of one site's posts to `chosen`; hand pairs below the least gap to `below_gap`."""
-    for answers in _shares(posts):
-        found = [_capped(block, rules) for block in _blocks(answers, site, rules, chosen.counts, below_gap)]
+def choose(posts: Path, site: str, rules: Rules, chosen: Chosen, drop: Callable[[pl.DataFrame], None]) -> None:
+    """Add the candidates of one site's posts to `chosen`; `drop` gets what a switch leaves out, with its `reason`."""
+    for answers in _shares(posts, site, rules.switches):
+        found = [_capped(block, rules) for block in _blocks(answers, site, rules, chosen.counts, drop)]
         if not found:
             continue
         eligible = sum(block[1] for block in found)
@@ -85,10 +86,10 @@ def _ranked(pairs: pl.DataFrame, seed: int, purpose: Purpose) -> pl.DataFrame:
     return pairs.with_columns(name=names, key=keyed_ranks(seed, purpose, names)).sort("key", "name")
 
 
-def _shares(posts: Path) -> Iterator[pl.DataFrame]:
+def _shares(posts: Path, site: str, switches: Switches) -> Iterator[pl.DataFrame]:
     """The answers to questions that have two or more, with `accepted`, sorted by question and id.
 
-    `rank` is there where the source tells it.
+    `rank` is there where the source tells it; what the switches judge by, where they are on.
     """
     scan = pl.scan_parquet(posts / "*.parquet")
     told = [name for name in ("rank",) if name in scan.collect_schema()]
@@ -101,12 +102,13 @@ def _shares(posts: Path) -> Iterator[pl.DataFrame]:
         answers = _within(scan.filter(pl.col("post_type") == _ANSWER), "parent_id", start, end)
         questions = _within(scan.filter(pl.col("post_type") == _QUESTION), "id", start, end)
         start = end
-        joined = answers.select(*told, question_id="parent_id", id="id", score="score").collect().join(
-            questions.select(question_id="id", accepted_id="accepted_id").collect(), on="question_id"
+        judged = switches.answer_columns(site), switches.question_columns(site)
+        joined = answers.select(*told, *judged[0], question_id="parent_id", id="id", score="score").collect().join(
+            questions.select(*judged[1], question_id="id", accepted_id="accepted_id").collect(), on="question_id"
         )  # fmt: skip
         several = joined.filter(pl.len().over("question_id") > 1)
         yield several.select(
-            "question_id", "id", "score", *told, accepted=(pl.col("id") == pl.col("accepted_id")).fill_null(False)
+            pl.exclude("accepted_id"), accepted=(pl.col("id") == pl.col("accepted_id")).fill_null(False)
         ).sort("question_id", "id")
 
 
@@ -117,9 +119,9 @@ def _within(posts: pl.LazyFrame, column: str, start: int | None, end: int | None
 
 
 def _blocks(
-    answers: pl.DataFrame, site: str, rules: Rules, counts: Counter[str], below_gap: Callable[[pl.DataFrame], None]
+    answers: pl.DataFrame, site: str, rules: Rules, counts: Counter[str], drop: Callable[[pl.DataFrame], None]
 ) -> Iterator[pl.DataFrame]:
-    """The pairs of `answers` that are preferences, a block at a time; ties and pairs below the gap are counted."""
+    """The pairs of `answers` that are preferences, a block at a time; ties and what switches leave out are counted."""
     if answers.is_empty():
         return
     question = answers["question_id"].to_numpy()
@@ -159,11 +161,13 @@ def _blocks(
         )  # fmt: skip
         # Unsigned, since the difference of two votes may not fit where the votes do.
         gap = pl.Series(rank[better].view(np.uint64) - rank[worse].view(np.uint64))
-        near = gap < rules.min_gap
-        if near.any():
-            below_gap(pairs.filter(near))
-            counts["dropped.min_gap"] += int(near.sum())
-            pairs = pairs.filter(~near)
+        why = rules.switches.verdicts(answers, better, worse, gap)
+        gone = why != NONE
+        if gone.any():
+            reasons = reason_names(why[gone])
+            drop(pairs.filter(pl.Series(gone)).with_columns(reasons))
+            counts.update({f"dropped.{reason}": number for reason, number in reasons.value_counts().iter_rows()})
+            pairs = pairs.filter(pl.Series(~gone))
         yield pairs
 
 

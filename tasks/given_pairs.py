@@ -1,7 +1,7 @@
 """Pairs of sources that give pairs and no posts, under the rules that made pairs keep to.
 
 in   pairs.parquet of each such source
-out  which rows stay; those dropped for a repeated name or too small a gap; counts
+out  which rows stay; those dropped for a repeated name or by a switch that numbers decide; counts
 
 Only numbers and names are read. A question's cap holds where the source tells the question.
 """
@@ -15,6 +15,7 @@ import polars as pl
 
 from tasks.candidates import Rules
 from tasks.keyed import keyed_ranks
+from tasks.number_switches import NUMBER_REASONS
 from tasks.pairs import DROPPED_SCHEMA
 
 
@@ -39,18 +40,20 @@ def given_pairs(paths: Sequence[Path], known: pl.Series, rules: Rules) -> GivenP
     """What stays of the pairs in `paths`. Of two with one name the second is dropped; `known` names others."""
     found = GivenPairs()
     for path in paths:
-        gap = (pl.col("chosen_rank") - pl.col("rejected_rank") < rules.min_gap).fill_null(value=False)
-        table = pl.scan_parquet(path).select("pair_id", "site", "question_id", near=gap).collect()
-        rows = table.with_row_index("row")
+        table = pl.scan_parquet(path).select(rules.switches.given_columns()).collect()
+        judged = table.select("pair_id", "site", "question_id", reason=rules.switches.given_verdicts(table))
+        del table
+        rows = judged.with_row_index("row")
         found.counts["considered"] += rows.height
         repeated = rows["pair_id"].is_in(known.implode()) | ~rows["pair_id"].is_first_distinct()
-        for reason, which in (("duplicate_id", repeated), ("min_gap", ~repeated & rows["near"])):
-            gone = rows.filter(which)
+        rows = rows.with_columns(reason=pl.when(repeated).then(pl.lit("duplicate_id")).otherwise("reason"))
+        for reason in ("duplicate_id", *NUMBER_REASONS):
+            gone = rows.filter(pl.col("reason") == reason)
             found.counts[f"dropped.{reason}"] += gone.height
             place = pl.format("row {}", pl.col("row") + 1)
             dropped = gone.select("pair_id", reason=pl.lit(reason), place=place)
             found.dropped = pl.concat([found.dropped, dropped])
-        rows = rows.filter(~repeated & ~rows["near"])
+        rows = rows.filter(pl.col("reason").is_null())
         kept = _capped(rows, rules)
         found.counts["capped"] += rows.height - kept.height
         found.sources.append(Given(path, kept.select("row", "pair_id")))

@@ -11,18 +11,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import polars as pl
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from tasks.assemble import TEXT_FAULTS, assemble, dropped_pairs
 from tasks.candidates import Chosen, Rules, choose, lowest
 from tasks.config import StageConfig
 from tasks.errors import RecipeError
+from tasks.excluded import Excluded, read_excluded
 from tasks.given_pairs import Given, given_pairs
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest, reasons
+from tasks.number_switches import Switches
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
 from tasks.store import Store, Workspace
 from tasks.texts import TextJob
@@ -31,7 +33,7 @@ from tasks.workers import MAX_WORKERS, WORTH_WORKERS, cores, perform_all
 VERSION = 1  # bump when the bytes this stage writes would change
 
 BATCH: Final = 20_000  # pairs whose texts are held at once: about 200 MB
-_DROPS: Final = ("min_gap", "duplicate_id", *TEXT_FAULTS)
+_ALWAYS: Final = ("min_gap", "duplicate_id", *TEXT_FAULTS)  # counted though they be 0; switches where they are on
 
 
 class PairConfig(StageConfig):
@@ -47,6 +49,27 @@ class PairConfig(StageConfig):
     """Least difference of rank between chosen and rejected, in the rule's units; a tie is never a pair."""
     candidates: PositiveInt | None = None
     """Pairs drawn by keyed rank before any text is converted; null = every pair is a candidate."""
+    exclude: list[str] | str = Field(default_factory=list)
+    """Takedown: posts and users whose pairs are left out, such as beer.stackexchange.com/q/1, .../a/4, .../users/9; or
+    the path of a text file with one a line."""
+    later_wins: bool = False
+    """Keep a pair only if the chosen answer was posted after the rejected one, so that votes cannot come of having been
+    read for longer (SHP's rule); a pair without both dates is dropped."""
+    drop_closed: bool = False
+    """Leave out questions that were closed, where the source tells."""
+    drop_community: bool = False
+    """Leave out questions and answers that belong to the community (wiki posts), where the source tells."""
+
+    @field_validator("exclude")
+    @classmethod
+    def _ids(cls, given: list[str] | str) -> list[str] | str:
+        if not isinstance(given, str):
+            read_excluded(given)
+        return given
+
+    def identity(self) -> dict[str, Any]:
+        """As of any stage, but the ids to leave out by their digest, wherever they were written."""
+        return super().identity() | {"exclude": read_excluded(self.exclude).digest}
 
 
 def pair(store: Store, sources: Sequence[Manifest], config: PairConfig, seed: int) -> Manifest:
@@ -98,14 +121,15 @@ class _Pairing:
             (source for source in sources if source.path("pairs.parquet").exists()),
             key=lambda source: source.fingerprint,
         )
-        rules = Rules(
-            self._config.rule, self._config.min_gap, self._config.max_pairs_per_question, self._config.candidates,
-            self._seed,
-        )  # fmt: skip
+        config = self._config
+        excluded = read_excluded(config.exclude)
+        switches = Switches(config.min_gap, config.later_wins, config.drop_closed, config.drop_community, excluded)
+        rules = Rules(config.rule, config.max_pairs_per_question, config.candidates, self._seed, switches)
         chosen = Chosen()
         for site in sites:
             self._work.message(f"pairing {site.site}")
-            choose(site.posts, site.site, rules, chosen, self._below_gap)
+            excluded.meet(site.site, pl.scan_parquet(site.posts / "*.parquet"))
+            choose(site.posts, site.site, rules, chosen, self._leave_out)
         given = given_pairs([source.path("pairs.parquet") for source in others], _names(chosen.pairs), rules)
         self._write("dropped", given.dropped)
         self._counts.update(given.counts + chosen.counts)
@@ -117,17 +141,30 @@ class _Pairing:
         self._join("pairs", PAIR_SCHEMA)
         self._join("dropped", DROPPED_SCHEMA)
         counts = self._counts
+        drops = list(dict.fromkeys([*switches.on(), *_ALWAYS]))
         return {
             "considered": counts["considered"],
             "ties": counts["ties"],
             "capped": counts["capped"],
             "not_candidate": counts["not_candidate"],
-            **reasons("dropped", _DROPS, {name: counts[f"dropped.{name}"] for name in _DROPS}),
+            **reasons("dropped", drops, {name: counts[f"dropped.{name}"] for name in drops}),
             "pairs": counts["pairs"],
+            **self._takedown(excluded),
         }
 
-    def _below_gap(self, pairs: pl.DataFrame) -> None:
-        self._write("dropped", dropped_pairs(pairs, pl.lit("min_gap")))
+    def _leave_out(self, pairs: pl.DataFrame) -> None:
+        self._write("dropped", dropped_pairs(pairs, pl.col("reason")))
+
+    def _takedown(self, excluded: Excluded) -> dict[str, int]:
+        """How many ids the recipe leaves out, and how many of them no source has."""
+        if not excluded.names:
+            return {}
+        unmet = excluded.unmet
+        if unmet:
+            self._work.provenance["exclude_unmatched"] = unmet
+            more = f" and {len(unmet) - 5} more" if len(unmet) > 5 else ""
+            self._work.message(f"pair.exclude: no source has {', '.join(unmet[:5])}{more}")
+        return {"exclude.ids": len(excluded.names), "exclude.unmatched": len(unmet)}
 
     def _draw(self, chosen: Chosen, taken: list[Given]) -> tuple[pl.DataFrame, list[Given]]:
         """What stays when candidates are drawn from all sources together, by the rank of their names."""
