@@ -73,5 +73,9 @@ def assemble(candidates: pl.DataFrame, texts: pl.DataFrame, names: pl.DataFrame,
 
 def dropped_pairs(pairs: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
     """The rows of dropped.parquet for `pairs`, which have the ids of CANDIDATE_SCHEMA."""
-    place = pl.format("question {}, answers {} and {}", "question_id", "chosen_id", "rejected_id")
-    return pairs.select(pair_id=pair_id_expr(), reason=reason, place=place).cast(DROPPED_SCHEMA)
+    return pairs.select(pair_id=pair_id_expr(), reason=reason, place=pair_place()).cast(DROPPED_SCHEMA)
+
+
+def pair_place() -> pl.Expr:
+    """Where in its site a pair stands, over the ids of CANDIDATE_SCHEMA."""
+    return pl.format("question {}, answers {} and {}", "question_id", "chosen_id", "rejected_id")

@@ -4,6 +4,8 @@ in   posts.parquet     questions and answers of each source, in a folder a site 
      pairs.parquet     in place of it, of a source that has no posts: taken over under the same cap and least gap
 out  pairs.parquet     one row a pair, the columns of tasks/pairs.py, sorted by site, question, chosen and rejected
      dropped.parquet   pair_id, reason, place
+
+Which switches there are, and in what order they are asked, says tasks/pair_config.py.
 """
 
 import math
@@ -11,22 +13,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import polars as pl
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
-from tasks.assemble import TEXT_FAULTS, assemble, dropped_pairs
+from tasks.assemble import TEXT_FAULTS, assemble, dropped_pairs, pair_place
 from tasks.candidates import Chosen, Rules, choose, lowest
-from tasks.config import StageConfig
 from tasks.errors import RecipeError
 from tasks.excluded import Excluded, read_excluded
 from tasks.given_pairs import Given, given_pairs
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest, reasons
-from tasks.number_switches import Switches
+from tasks.pair_config import PairConfig
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
+from tasks.personal import PLACEHOLDERS, masked_pairs
 from tasks.store import Store, Workspace
+from tasks.text_switches import known_languages
 from tasks.texts import TextJob
 from tasks.workers import MAX_WORKERS, WORTH_WORKERS, cores, perform_all
 
@@ -36,47 +38,11 @@ BATCH: Final = 20_000  # pairs whose texts are held at once: about 200 MB
 _ALWAYS: Final = ("min_gap", "duplicate_id", *TEXT_FAULTS)  # counted though they be 0; switches where they are on
 
 
-class PairConfig(StageConfig):
-    """Which answers make a pair."""
-
-    rule: Literal["pm", "votes"] = "pm"
-    """pm: round(log2(1 + votes)), +1 if accepted, below zero votes -1 (Askell et al. 2021); votes: the raw score."""
-    max_pairs_per_question: PositiveInt | None = 10
-    """Keeps one busy question from filling the sample; null = no cap."""
-    include_title: bool = False
-    """Put the question's title before its body in the prompt; the recipe uses the body alone."""
-    min_gap: NonNegativeInt = 0
-    """Least difference of rank between chosen and rejected, in the rule's units; a tie is never a pair."""
-    candidates: PositiveInt | None = None
-    """Pairs drawn by keyed rank before any text is converted; null = every pair is a candidate."""
-    exclude: list[str] | str = Field(default_factory=list)
-    """Takedown: posts and users whose pairs are left out, such as beer.stackexchange.com/q/1, .../a/4, .../users/9; or
-    the path of a text file with one a line."""
-    later_wins: bool = False
-    """Keep a pair only if the chosen answer was posted after the rejected one, so that votes cannot come of having been
-    read for longer (SHP's rule); a pair without both dates is dropped."""
-    drop_closed: bool = False
-    """Leave out questions that were closed, where the source tells."""
-    drop_community: bool = False
-    """Leave out questions and answers that belong to the community (wiki posts), where the source tells."""
-
-    @field_validator("exclude")
-    @classmethod
-    def _ids(cls, given: list[str] | str) -> list[str] | str:
-        if not isinstance(given, str):
-            read_excluded(given)
-        return given
-
-    def identity(self) -> dict[str, Any]:
-        """As of any stage, but the ids to leave out by their digest, wherever they were written."""
-        return super().identity() | {"exclude": read_excluded(self.exclude).digest}
-
-
 def pair(store: Store, sources: Sequence[Manifest], config: PairConfig, seed: int) -> Manifest:
     """The pairs of all sources.
 
-    RecipeError when two sources have posts of one site, since their pairs would have the same names; and when pairs are
-    to be ranked by votes and a source has none.
+    RecipeError when two sources have posts of one site, since their pairs would have the same names; when pairs are to
+    be ranked by votes and a source has none; and when a language is named that cannot be told.
     """
     for source in sources:
         if source.config.get("kind") == "preferences" and config.rule != "pm":
@@ -87,6 +53,8 @@ def pair(store: Store, sources: Sequence[Manifest], config: PairConfig, seed: in
     for site, times in sites.items():
         if times > 1:
             raise RecipeError(f"ingest.sources: {times} of them are dumps of {site}; leave one")
+    if config.languages and (unknown := sorted(set(config.languages) - known_languages())):
+        raise RecipeError(f"recipe key 'pair.languages': {unknown[0]!r} is no language that can be told: leave it out")
     inputs = {f"source-{source.fingerprint}": source for source in sources}
 
     def build(work: Workspace) -> dict[str, int]:
@@ -123,7 +91,7 @@ class _Pairing:
         )
         config = self._config
         excluded = read_excluded(config.exclude)
-        switches = Switches(config.min_gap, config.later_wins, config.drop_closed, config.drop_community, excluded)
+        switches = config.switches(excluded)
         rules = Rules(config.rule, config.max_pairs_per_question, config.candidates, self._seed, switches)
         chosen = Chosen()
         for site in sites:
@@ -141,7 +109,7 @@ class _Pairing:
         self._join("pairs", PAIR_SCHEMA)
         self._join("dropped", DROPPED_SCHEMA)
         counts = self._counts
-        drops = list(dict.fromkeys([*switches.on(), *_ALWAYS]))
+        drops = list(dict.fromkeys([*switches.on(), *_ALWAYS, *config.limits().on()]))
         return {
             "considered": counts["considered"],
             "ties": counts["ties"],
@@ -150,6 +118,7 @@ class _Pairing:
             **reasons("dropped", drops, {name: counts[f"dropped.{name}"] for name in drops}),
             "pairs": counts["pairs"],
             **self._takedown(excluded),
+            **({f"masked.{kind}": counts[f"masked.{kind}"] for kind in PLACEHOLDERS} if config.mask_personal else {}),
         }
 
     def _leave_out(self, pairs: pl.DataFrame) -> None:
@@ -188,7 +157,8 @@ class _Pairing:
             rows = taken.rows["row"].slice(start, BATCH)
             first = int(rows[0])
             there = whole.slice(first, int(rows[-1]) - first + 1).collect()
-            self._write("pairs", there[(rows - first).to_list()].cast(PAIR_SCHEMA))
+            places = rows.to_frame().select(place=pl.format("row {}", pl.col("row") + 1))["place"]
+            self._write_texts(there[(rows - first).to_list()].cast(PAIR_SCHEMA), places)
 
     def _write_site(self, site: _Site, pairs: pl.DataFrame) -> None:
         """The pairs of one site: its posts converted where they are wanted, then put together a batch at a time."""
@@ -204,11 +174,27 @@ class _Pairing:
             names = users.filter(pl.col("user_id").is_in(owners.implode())).collect()
             names = names.group_by("user_id").agg(pl.col("name").min())
             made = assemble(batch, found, names, include_title=self._config.include_title)
-            self._write("pairs", made.pairs)
-            self._write("dropped", made.dropped)
-            for reason in made.dropped["reason"]:
-                self._counts[f"dropped.{reason}"] += 1
+            self._drop(made.dropped)
+            self._write_texts(made.pairs, made.pairs.select(place=pair_place())["place"])
             self._work.progress(min(pairs.height, (number + 1) * BATCH), pairs.height, "pairs")
+
+    def _write_texts(self, pairs: pl.DataFrame, places: pl.Series) -> None:
+        """The pairs that the switches for texts leave, masked where that is asked for; `places` is for the others."""
+        if self._config.mask_personal:
+            pairs, masked = masked_pairs(pairs)
+        reasons = self._config.limits().reasons(pairs)
+        stays = reasons.is_null()
+        if self._config.mask_personal:
+            for kind, number in masked.filter(stays).sum().row(0, named=True).items():
+                self._counts[f"masked.{kind}"] += number or 0
+        self._write("pairs", pairs.filter(stays))
+        self._drop(pl.DataFrame({"pair_id": pairs["pair_id"], "reason": reasons, "place": places}).filter(~stays))
+
+    def _drop(self, rows: pl.DataFrame) -> None:
+        """Rows of dropped.parquet, counted."""
+        self._write("dropped", rows)
+        for reason, number in rows["reason"].value_counts().iter_rows():
+            self._counts[f"dropped.{reason}"] += number
 
     def _convert(self, site: _Site, pairs: pl.DataFrame) -> list[Path]:
         folder = self._work.partial / f"texts-{site.site}"

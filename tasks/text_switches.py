@@ -1,0 +1,119 @@
+"""Switches of `pair` that are decided on texts, after the draw of candidates: lengths, code, language.
+
+A candidate that goes here is not replaced, since texts are converted for candidates alone: with `pair.candidates` set,
+draw more. Of the reasons that hold for a pair the first of TEXT_REASONS is counted.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
+TEXT_REASONS: Final = (
+    "prompt_too_short", "prompt_too_long", "answer_too_short", "answer_too_long", "length_ratio", "code_share",
+    "language",
+)  # fmt: skip
+SURE: Final = 0.5  # probability from which a text is held to be in a language; below it the text stays
+_BEGINNING: Final = 5_000  # characters of prose that tell the language
+
+# A fence, quoted or in a list or not, to its like or to the end.
+_FENCED: Final = re.compile(r"^[ >]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ >]*\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_NO_PROSE: Final = re.compile(r"`[^`\n]*`|\$\$[^$]*\$\$|\$[^$\n]*\$|https?://[^\s)>]+|</?[a-zA-Z][^<>]*>")
+_SIDES: Final = ("prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which of them are on; the keys of `pair` in a recipe. None and () = off. Lengths in characters of Markdown."""
+
+    min_prompt_chars: int | None = None
+    max_prompt_chars: int | None = None
+    min_answer_chars: int | None = None
+    max_answer_chars: int | None = None
+    max_length_ratio: float | None = None
+    max_code_share: float | None = None
+    languages: tuple[str, ...] = ()
+
+    def on(self) -> list[str]:
+        """The reasons that may occur, in the order in which they are asked."""
+        state = (
+            self.min_prompt_chars, self.max_prompt_chars, self.min_answer_chars, self.max_answer_chars,
+            self.max_length_ratio, self.max_code_share, self.languages or None,
+        )  # fmt: skip
+        return [reason for reason, value in zip(TEXT_REASONS, state, strict=True) if value is not None]
+
+    def reasons(self, pairs: pl.DataFrame) -> pl.Series:
+        """The first reason of each of `pairs` (tasks/pairs.py); null = it stays."""
+        prompt, chosen, rejected = (pl.col(side).str.len_chars() for side in _SIDES)
+        shorter, longer = pl.min_horizontal(chosen, rejected), pl.max_horizontal(chosen, rejected)
+        faults: dict[str, pl.Expr] = {}
+        if self.min_prompt_chars is not None:
+            faults["prompt_too_short"] = prompt < self.min_prompt_chars
+        if self.max_prompt_chars is not None:
+            faults["prompt_too_long"] = prompt > self.max_prompt_chars
+        if self.min_answer_chars is not None:
+            faults["answer_too_short"] = shorter < self.min_answer_chars
+        if self.max_answer_chars is not None:
+            faults["answer_too_long"] = longer > self.max_answer_chars
+        if self.max_length_ratio is not None:
+            faults["length_ratio"] = longer > shorter * self.max_length_ratio
+        if self.max_code_share is not None:
+            much = {text for text in _texts(pairs) if code_share(text) > self.max_code_share}
+            faults["code_share"] = _any_among(much)
+        first = [pl.when(fault).then(pl.lit(reason)) for reason, fault in faults.items()]
+        found = pairs.with_columns(reason=pl.coalesce(*first, pl.lit(None, pl.String)))["reason"]
+        if self.languages:  # the dearest: only of what has passed the others
+            left = pairs.filter(found.is_null())
+            foreign = {text for text in _texts(left) if not self._understood(text)}
+            other = pairs.with_columns(reason=pl.when(_any_among(foreign)).then(pl.lit("language")))["reason"]
+            found = pl.select(pl.coalesce(found, other).alias("reason"))["reason"]
+        return found
+
+    def _understood(self, text: str) -> bool:
+        named, probability = language(text)
+        return probability < SURE or named in self.languages
+
+
+def code_share(text: str) -> float:
+    """Characters inside fenced code blocks, of all characters of a Markdown text; 0 to 1."""
+    if "```" not in text and "~~~" not in text:
+        return 0.0
+    return sum(len(block[2]) for block in _FENCED.finditer(text)) / len(text)
+
+
+def language(text: str) -> tuple[str, float]:
+    """ISO 639-1 code (639-3 where there is none) of the prose of a Markdown text, and its probability.
+
+    Code, mathematics, tags and addresses are no prose.
+    """
+    named, probability = _identifier().classify(_NO_PROSE.sub(" ", _FENCED.sub("\n", text))[:_BEGINNING])
+    return str(named), float(probability)
+
+
+def known_languages() -> frozenset[str]:
+    """The codes that `language` may answer."""
+    return frozenset(_identifier().labels)
+
+
+@cache
+def _identifier() -> "LanguageIdentifier":
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def _texts(pairs: pl.DataFrame) -> pl.Series:
+    """Every text of `pairs` once: the pairs of one question repeat theirs."""
+    return pl.concat(pairs[side] for side in _SIDES).unique()
+
+
+def _any_among(texts: set[str]) -> pl.Expr:
+    if not texts:
+        return pl.lit(value=False)
+    listed = pl.Series(sorted(texts), dtype=pl.String).implode()
+    return pl.any_horizontal(pl.col(side).is_in(listed) for side in _SIDES)
