@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from data_checks import deduped, evaluated, ingested, paired, sampled, tokenized
 from flows.recipe import Recipe, Stage
+from tasks.contamination import benchmark_files
 from tasks.dedupe import dedupe
 from tasks.errors import InputError, PrefstackError, RecipeError
 from tasks.evaluate import evaluate
@@ -55,7 +56,9 @@ def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[St
 
     Ingest has the sources of the evaluation behind those of the recipe: what is missing there is said at once.
     """
-    recipe.pair.identity()  # a list of ids that cannot be read is said now, and not when the dumps have been
+    # Lists of ids and benchmarks that cannot be read are said now, and not when the dumps have been.
+    recipe.pair.identity()
+    benchmark_files(recipe.dedupe.decontaminate, store.work_dir)
     sources = ingest_stage(steps, store, recipe, recipe.ingest.sources)
     yield "ingest", sources + ingest_stage(steps, store, recipe, recipe.evaluate.sources)
     pairs = steps.pair(store, sources, recipe.pair, recipe.seed)
@@ -184,6 +187,7 @@ def described(recipe: Recipe) -> dict[str, Any]:
             settings[section].pop(key, None)
     settings["evaluate"].pop("sources", None)
     settings["pair"] = recipe.pair.identity()  # who asked to be left out is nobody's business
+    settings["dedupe"] = recipe.dedupe.identity()
     if Path(recipe.model).is_absolute() or Path(recipe.model).exists():
         settings["model"] = Path(recipe.model).name
     return settings

@@ -4,6 +4,8 @@ in   pairs.parquet
 out  pairs.parquet     the same columns and `cluster`, in the order of pair_id
      dropped.parquet   pair_id, reason, place, kept_pair_id (null where no pair stays in its stead)
 
+Pairs that share words with a benchmark's prompts go first, where the recipe names such: they keep nobody's place.
+
 `cluster` is what a split must not divide: the smallest pair_id among the kept pairs that hang together through the same
 (site, question_id), the same normalised prompt, or prompts or answers found to be near duplicates.
 """
@@ -11,13 +13,14 @@ out  pairs.parquet     the same columns and `cluster`, in the order of pair_id
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 from pydantic import Field
 
 from tasks.clusters import components, names
 from tasks.config import StageConfig
+from tasks.contamination import CONTAMINATED, DecontaminateConfig, benchmark_files, read_benchmark
 from tasks.exact_duplicates import (
     EXACT_REASONS,
     SAME_ID,
@@ -35,7 +38,7 @@ from tasks.near_duplicates import near_texts
 from tasks.near_pairs import NEAR_REASONS, Levels, hubs, in_turn, near_reasons
 from tasks.ordered import write_ordered
 from tasks.pairs import DEDUPED_SCHEMA
-from tasks.store import Store, Workspace
+from tasks.store import External, Store, Workspace
 
 VERSION = 1  # bump when the bytes this stage writes would change
 
@@ -57,6 +60,16 @@ class DedupeConfig(StageConfig):
     """Drop the pairs of a question that is a near duplicate of another question."""
     near_answers: bool = True
     """Drop a pair whose chosen or rejected answer is a near duplicate of the same side under another question."""
+    decontaminate: DecontaminateConfig = DecontaminateConfig()
+    """Drop pairs that share words with the prompts of benchmarks: {paths, column, ngram, answers}."""
+
+    def identity(self) -> dict[str, Any]:
+        """As of any stage, but nothing of where benchmarks lie, nor how they are read where there is none."""
+        settings = super().identity()
+        benchmarks = settings.pop("decontaminate")
+        if benchmarks.pop("paths"):
+            settings["decontaminate"] = benchmarks
+        return settings
 
 
 def dedupe(store: Store, pairs: Manifest, config: DedupeConfig, seed: int) -> Manifest:
@@ -66,16 +79,27 @@ def dedupe(store: Store, pairs: Manifest, config: DedupeConfig, seed: int) -> Ma
     in every later stage.
     """
 
+    files = benchmark_files(config.decontaminate, store.work_dir)
+    inputs = {f"benchmark.{file.name}.{file.sha256[:8]}": External(file.sha256) for file in files}
+
     def build(work: Workspace) -> dict[str, int]:
         source = pairs.path("pairs.parquet")
+        benchmark = read_benchmark(files, config.decontaminate) if files else None
         sketches = {kind: Sketches(_emptied(work, kind), config.threshold) for kind in ("prompt", "answer")}
 
-        def sketch(kind: str, texts: Mapping[bytes, str]) -> None:
-            sketches[kind].add(texts)
+        def on_texts(kind: str, texts: Mapping[bytes, str]) -> None:
+            if config.near:
+                sketches[kind].add(texts)
+            if benchmark is not None and (kind == "prompt" or config.decontaminate.answers):
+                benchmark.look(texts)
 
-        keys = text_keys(source, sketch if config.near else None)
+        keys = text_keys(source, on_texts if config.near or files else None)
         rows = keyed_rows(source, _reported(work, keys, pairs.counts.get("pairs")))
         verdicts = [repeated_ids(source, rows["pair_id"])]
+        notes: pl.DataFrame | None = None
+        if benchmark is not None:
+            notes = benchmark.verdicts(kept_rows(rows, *verdicts), answers=config.decontaminate.answers)
+            verdicts.append(notes.drop("note"))
         if config.exact:
             verdicts.append(exact_reasons(kept_rows(rows, *verdicts), seed))
         kept = kept_rows(rows, *verdicts)
@@ -96,14 +120,15 @@ def dedupe(store: Store, pairs: Manifest, config: DedupeConfig, seed: int) -> Ma
         cluster = names(components(kept.height, links, joined), kept["pair_id"]).alias("cluster")
 
         judged = pl.concat(verdicts)
-        dropped_rows(rows, judged).write_parquet(work.folder / "dropped.parquet")
+        dropped_rows(rows, judged, notes).write_parquet(work.folder / "dropped.parquet")
         order = kept["row"].cast(pl.Int64).to_numpy()
         scratch = _emptied(work, "order")
         write_ordered(source, work.folder / "pairs.parquet", order, DEDUPED_SCHEMA, scratch, cluster.to_frame())
         tally = dict(judged["reason"].value_counts().iter_rows())
-        return {"pairs": rows.height, "kept": kept.height, **reasons("dropped", REASONS, tally)}
+        known = (*REASONS, CONTAMINATED) if files else REASONS
+        return {"pairs": rows.height, "kept": kept.height, **reasons("dropped", known, tally)}
 
-    return store.stage("dedupe", VERSION, {**config.identity(), "seed": seed}, {"pairs": pairs}, build)
+    return store.stage("dedupe", VERSION, {**config.identity(), "seed": seed}, {"pairs": pairs, **inputs}, build)
 
 
 def _emptied(work: Workspace, name: str) -> Path:

@@ -125,16 +125,20 @@ def exact_reasons(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     return pl.concat([silent, repeats]).sort("row")
 
 
-def dropped_rows(rows: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+def dropped_rows(rows: pl.DataFrame, verdicts: pl.DataFrame, notes: pl.DataFrame | None = None) -> pl.DataFrame:
     """`pair_id, reason, place, kept_pair_id` of the rows with a verdict, in the order of what they say.
 
     verdicts  row, reason, keeper; a keeper that has a verdict itself passes on to its own keeper
+    notes     row, note: what is to be said after the place of a row
     """
     place = (
         pl.when(pl.col("question_id").is_not_null())
         .then(pl.format("{}: question {}, answers {} and {}", "site", "question_id", "chosen_id", "rejected_id"))
         .otherwise("pair_id")
     )
+    if notes is not None:
+        rows = rows.join(notes.select("row", "note"), on="row", how="left", maintain_order="left")
+        place = pl.concat_str(place, "note", separator="; ", ignore_nulls=True)
     keepers = rows.select(keeper="row", kept_pair_id="pair_id")
     return (
         _final_keepers(verdicts)

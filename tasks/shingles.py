@@ -31,8 +31,8 @@ class Shingled(NamedTuple):
     """Where in `hashes` each text begins."""
 
 
-def shingled(texts: Sequence[str]) -> Shingled:
-    """The shingles of normalised texts that are not empty, in the order of their words."""
+def shingled(texts: Sequence[str], size: int = WORDS) -> Shingled:
+    """The shingles, `size` words each, of normalised texts that are not empty, in the order of their words."""
     blob = np.frombuffer(("\n".join(texts) + "\n").encode("utf-8", "surrogatepass"), dtype=np.uint8)
     powers, inverses = _powers(1 << int(blob.size).bit_length())
     running = np.zeros(blob.size + 1, dtype=np.uint64)
@@ -45,10 +45,10 @@ def shingled(texts: Sequence[str]) -> Shingled:
     first_word = np.concatenate(([0], last_word[:-1] + 1))
 
     words = last_word + 1 - first_word
-    counts = np.maximum(words - (WORDS - 1), 1)
+    counts = np.maximum(words - (size - 1), 1)
     starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
     first = np.arange(int(counts.sum())) + np.repeat(first_word - starts, counts)
-    final = np.minimum(first + (WORDS - 1), np.repeat(last_word, counts))
+    final = np.minimum(first + (size - 1), np.repeat(last_word, counts))
     begin = begins[first]
     return Shingled(_mixed((running[ends[final]] - running[begin]) * inverses[begin]), starts)
 
