@@ -34,6 +34,8 @@ def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
         _table(
             f"{stage}-counts", counts_table(manifest), f"{stage}: what came in, what went out, what was dropped and why"
         )
+        if stage == "card":
+            _publish_data_card(manifest)
         if stage == "train":
             curves = training_curves(manifest.path("metrics.jsonl"))
             links = linked({"every step": manifest.path("metrics.jsonl"), "log": run_folder / "train.log"})
@@ -47,6 +49,16 @@ def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
             _publish_model(manifest, run_folder)
     except Exception as error:
         logger.warning("%-9s its artifacts could not be published: %s", stage, error)
+
+
+def _publish_data_card(manifest: Manifest) -> None:
+    """The card with its plots, where a browser can fetch them; a picture of its own each, too."""
+    card = manifest.path("data_card.md").read_text(encoding="utf-8")
+    pages = linked({"data card": manifest.path("data_card.md"), "attribution": manifest.path("attribution.csv")})
+    for plot in sorted(manifest.path("plots").glob("*.png")):
+        card = card.replace(f"](plots/{plot.name})", f"]({url_of(plot) or ''})")
+        _image(f"data-{plot.stem}", plot, f"Training pairs: {plot.stem.replace('_', ' ')}")
+    _markdown("data-card", f"{pages}\n\n{card}".lstrip(), "What the training pairs are")
 
 
 def _publish_model(manifest: Manifest, run_folder: Path) -> None:

@@ -1,8 +1,9 @@
 """`prefstack gc`: remove from a work folder what no run of the last N refers to.
 
 A run refers to the folders in its summary and behind its links, to all that they were made of, to the gates that
-judged them, and to what its recipe would make or find now: the checkpoints of a run that can be retried stay. What is
-being built is locked, and is left alone. Runs' own folders, digests and log-probs are small and stay.
+judged them and the cards that describe them, and to what its recipe would make or find now: the checkpoints of a run
+that can be retried stay. What is being built is locked, and is left alone. Runs' own folders, digests and log-probs are
+small and stay.
 """
 
 import fcntl
@@ -28,6 +29,7 @@ from tasks.manifest import Manifest
 
 YOUNG: Final = 3600.0  # seconds; where a run cannot be planned, it may have found a folder and not written it down
 _SCRATCH: Final = (".building-", ".old-")
+_ABOUT: Final = ("gate-", "card-")  # what is made of a stage and feeds none
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _with_inputs_and_gates(store: Path, wanted: set[str]) -> set[str]:
             ahead.extend(new)
     fingerprints = {finished[name].fingerprint for name in kept if name in finished}
     for name, manifest in finished.items():
-        if name.startswith("gate-") and any(record.fingerprint in fingerprints for record in manifest.inputs.values()):
+        if name.startswith(_ABOUT) and any(record.fingerprint in fingerprints for record in manifest.inputs.values()):
             kept.add(name)
     return kept
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from data_checks import deduped, evaluated, ingested, paired, sampled, tokenized
 from flows.recipe import Recipe, Stage
+from tasks.card import card
 from tasks.contamination import benchmark_files
 from tasks.dedupe import dedupe
 from tasks.errors import InputError, PrefstackError, RecipeError
@@ -40,6 +41,7 @@ class Steps:
     pair: Step
     dedupe: Step
     sample: Step
+    card: Step
     unseen: Step
     model: Step
     tokenize: Step
@@ -69,6 +71,9 @@ def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[St
     yield "dedupe", [deduped_pairs]
     sampled_pairs = steps.sample(store, deduped_pairs, recipe.sample, recipe.seed)
     sampled_pairs = steps.gate(store, sampled_pairs, sampled.check(recipe.sample.size, recipe.sample.held_out))
+    made = {"pair": pairs, "dedupe": deduped_pairs, "sample": sampled_pairs}
+    told = {key: value for key, value in described(recipe).items() if key in ("seed", *made)}
+    steps.card(store, made, sources, recipe.publish.name, told)
     yield "sample", [sampled_pairs]
 
 
@@ -207,7 +212,9 @@ def plain_steps() -> Steps:
     def model(store: Store, name: str) -> Manifest:
         return _or_missing(store, "model", partial(start_model, store, name))
 
-    return Steps(ingest, pair, dedupe, sample, unseen, model, tokenize, reference, train, evaluate, publish, gated)
+    return Steps(
+        ingest, pair, dedupe, sample, card, unseen, model, tokenize, reference, train, evaluate, publish, gated
+    )
 
 
 def _or_missing(store: Store, stage: str, made: Callable[[], Manifest]) -> Manifest:

@@ -1,6 +1,6 @@
 """The data card: what the training pairs are, as Markdown with plots beside it.
 
-in   Story (tasks/story.py), names of the plots that were drawn
+in   Told (tasks/story.py), names of the plots that were drawn
 out  text; every name and text from outside is escaped or fenced
 """
 
@@ -12,7 +12,8 @@ from tasks.data_summary import QUANTILES
 from tasks.escaping import as_markdown, as_markdown_block, excerpt
 from tasks.figures import markdown_table, number, percent, setting
 from tasks.model_card import funnel_table, source_row
-from tasks.story import Story
+from tasks.story import Told
+from tasks.switches_shown import switches_shown
 
 EXCERPT: Final = 1200  # characters of a text shown
 
@@ -27,7 +28,7 @@ SHARES: Final = {
 }
 
 
-def data_card(story: Story, plots: Sequence[str]) -> str:
+def data_card(story: Told, plots: Sequence[str]) -> str:
     """The whole data_card.md; `plots` are paths from where it lies."""
     summary = story.summary
     pair = story.recipe.get("pair", {})
@@ -37,6 +38,7 @@ def data_card(story: Story, plots: Sequence[str]) -> str:
         f"question make a pair; the one that ranks higher under the rule `{as_markdown(str(pair.get('rule', 'pm')))}` "
         f"is chosen, and ties are dropped. At most {setting(pair.get('max_pairs_per_question'))} pairs a question.\n",
         "## From posts to pairs\n\n" + funnel_table(story),
+        "## Switches\n\n" + _switches(story),
         "## Sources\n\n" + markdown_table(
             ("source", "counts", "checksum"), [source_row(source) for source in story.sources], numbers=False
         ),
@@ -47,19 +49,39 @@ def data_card(story: Story, plots: Sequence[str]) -> str:
         ),
         "## Habits of the pairs\n\n" + markdown_table(
             ("share of pairs in which", "share"),
-            [(label, percent(summary.shares[name])) for name, label in SHARES.items()],
-        ) + "\nA model can score by the first four and understand nothing; the evaluation has them as baselines.\n",
+            [(label, percent(summary.shares[name])) for name, label in SHARES.items() if name in summary.shares],
+        ) + "\nA model can score by length, votes or order and understand nothing; evaluation has them as baselines.\n",
         "## Plots\n\n" + "".join(f"![{as_markdown(_caption(path))}]({path})\n\n" for path in plots) if plots else "",
         "## Licences\n\n" + markdown_table(
             ("licence", "how known", "posts"),
             [(as_markdown(name), basis, number(posts)) for name, basis, posts in summary.licenses],
-        ) + "\n`attribution.csv` has link, author and licence of every post.\n",
+        ) + "\n`attribution.csv` has link, author and licence of every post. They were changed: HTML was made Markdown"
+        + (", personal data was masked" if pair.get("mask_personal") else "") + ".\n",
         "## Examples\n\n" + "\n".join(_example(pair) for pair in summary.examples),
     ]  # fmt: skip
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 
 
-def _counts(story: Story) -> str:
+def _switches(story: Told) -> str:
+    """What was left out by a rule of the recipe beyond its ranking, and what that did to the texts and ids."""
+    on = switches_shown(story.recipe)
+    said = markdown_table(("switch", "value"), [(label, as_markdown(how)) for label, how in on], numbers=False)
+    if not on:
+        said = "None is on.\n"
+    counts = story.side_counts
+    if "exclude.ids" in counts:
+        said += (
+            f"\n{number(counts['exclude.ids'])} ids of posts, users and pairs are left out by name; "
+            f"{number(counts['exclude.unmatched'])} of them no source has.\n"
+        )
+    masked = {name.removeprefix("masked."): count for name, count in counts.items() if name.startswith("masked.")}
+    if masked:
+        listed = ", ".join(f"{kind} {number(count)}" for kind, count in masked.items())
+        said += f"\nMasked in the texts of all pairs, a text counted as often as pairs have it: {listed}.\n"
+    return said
+
+
+def _counts(story: Told) -> str:
     summary = story.summary
     sites = [(as_markdown(site), number(pairs), percent(pairs / summary.pairs)) for site, pairs in summary.sites[:30]]
     more = len(summary.sites) - len(sites)

@@ -1,6 +1,6 @@
 """Data summary: the training pairs in numbers, for the data card and the report.
 
-in   train.parquet (sample), token lengths, the posts used (tasks/attribution.py)
+in   train.parquet (sample), token lengths where there are any, the posts used (tasks/attribution.py)
 out  Summary: tables and quantiles; the only texts are those of the few examples
 """
 
@@ -36,39 +36,44 @@ class Summary:
     lengths: dict[str, list[float]]
     """QUANTILES of each length: characters of the whole texts, tokens as trained."""
     shares: dict[str, float | None]
-    """Chosen longer (tokens, characters), accepted, earlier; code; cut at the length limit."""
-    tokens: pl.DataFrame
-    """`chosen_tokens, rejected_tokens` of every pair, for the plot."""
+    """Chosen longer (characters, tokens), accepted, earlier; code; cut at the length limit. Tokens only where known."""
+    tokens: pl.DataFrame | None
+    """`chosen, rejected` of every pair, tokens as trained; None where nothing is tokenized yet."""
+    characters: pl.DataFrame
+    """The same in characters of the whole texts; both are for the plot."""
     examples: list[dict[str, Any]]
     """The first pairs of the sample, whole."""
 
 
-def summarize(pairs: pl.LazyFrame, lengths: pl.DataFrame, posts: pl.DataFrame) -> Summary:
-    """`pairs` (tasks/pairs.py) that were trained on, beside their token `lengths` (tasks/held_out.py)."""
+def summarize(pairs: pl.LazyFrame, lengths: pl.DataFrame | None, posts: pl.DataFrame) -> Summary:
+    """`pairs` (tasks/pairs.py) beside their token `lengths` (tasks/held_out.py), where they are tokenized."""
     facts = pairs.select(
         *(expression for name, expression in fact_expressions().items() if name in FACTS_SCHEMA and name != "unit"),
         question_id="question_id",
         prompt_chars=pl.col("prompt").str.len_chars().cast(pl.Int64),
         prompt_hash=pl.when(pl.col("question_id").is_null()).then("prompt"),
     ).collect()  # fmt: skip
-    known = facts.join(lengths, on="pair_id", how="inner", maintain_order="left")
-    tokens = known.select("chosen_tokens", "rejected_tokens")
+    known = facts if lengths is None else facts.join(lengths, on="pair_id", how="inner", maintain_order="left")
     measured = {
         "question, characters": known["prompt_chars"],
         "chosen answer, characters": known["chosen_chars"],
         "rejected answer, characters": known["rejected_chars"],
-        "chosen answer, tokens": known["chosen_tokens"],
-        "rejected answer, tokens": known["rejected_tokens"],
     }
+    in_tokens = {}
+    if lengths is not None:
+        measured |= {f"{side} answer, tokens": known[f"{side}_tokens"] for side in ("chosen", "rejected")}
+        in_tokens = {
+            "longer_tokens": (pl.col("chosen_tokens") > pl.col("rejected_tokens")).mean(),
+            "chosen_cut": pl.col("chosen_cut").mean(),
+            "rejected_cut": pl.col("rejected_cut").mean(),
+        }
     decided = pl.col("earlier") != 0.5
     shares = known.select(
-        longer_tokens=(pl.col("chosen_tokens") > pl.col("rejected_tokens")).mean(),
         longer_characters=(pl.col("chosen_chars") > pl.col("rejected_chars")).mean(),
         accepted=(pl.col("accepted") == 1.0).mean(),
         earlier=pl.col("earlier").filter(decided).mean(),
         code=pl.col("code").mean(),
-        chosen_cut=pl.col("chosen_cut").mean(),
-        rejected_cut=pl.col("rejected_cut").mean(),
+        **in_tokens,
     ).row(0, named=True)
     return Summary(
         pairs=known.height,
@@ -79,7 +84,8 @@ def summarize(pairs: pl.LazyFrame, lengths: pl.DataFrame, posts: pl.DataFrame) -
         licenses=licenses(posts).rows(),
         lengths={name: _quantiles(values) for name, values in measured.items()},
         shares=shares,
-        tokens=tokens,
+        tokens=None if lengths is None else known.select(chosen="chosen_tokens", rejected="rejected_tokens"),
+        characters=known.select(chosen="chosen_chars", rejected="rejected_chars"),
         examples=pairs.head(EXAMPLES).collect().to_dicts(),
     )
 

@@ -94,7 +94,7 @@ def _portable_text(text: str) -> str:
 
 
 def funnel(stages: Mapping[str, Manifest], sources: Sequence[Manifest]) -> list[Step]:
-    """From posts to training pairs; a step whose count nobody recorded is left out."""
+    """From posts to training pairs; a step whose count nobody recorded, or that is yet to come, is left out."""
     ingested: dict[str, int] = {}
     for source in sources:
         for key, count in source.counts.items():
@@ -102,7 +102,7 @@ def funnel(stages: Mapping[str, Manifest], sources: Sequence[Manifest]) -> list[
     paired = stages["pair"].counts
     deduped = stages["dedupe"].counts
     sampled = stages["sample"].counts
-    tokenized = stages["tokenize"].counts
+    tokenized = stages["tokenize"].counts if "tokenize" in stages else {}
     steps = [
         _step("ingest", "rows read", ingested, "rows", ()),
         _step("ingest", "questions", ingested, "questions", ("skipped",)),

@@ -12,7 +12,7 @@ from tasks.escaping import as_markdown
 from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, markdown_table, number, percent, words
 from tasks.hyperparameters import hyperparameters
 from tasks.rewards import FORMULAS
-from tasks.story import Source, Story
+from tasks.story import Source, Story, Told
 from tasks.template import ASSISTANT, USER
 
 PICTURE: Final = "accuracy.png"
@@ -148,7 +148,7 @@ def _data(story: Story) -> str:
     )
 
 
-def funnel_table(story: Story) -> str:
+def funnel_table(story: Told) -> str:
     """From posts to training pairs, as a Markdown table."""
     rows = [
         (step.label, number(step.left),

@@ -28,7 +28,7 @@ from tasks.store import Store, Workspace, write_text
 from tasks.story import gather
 from tasks.story_plots import draw_data, draw_training
 
-VERSION = 1  # bump when the bytes this stage writes would change
+VERSION = 2  # bump when the bytes this stage writes would change
 
 
 class PublishConfig(StageConfig):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import polars as pl
 
@@ -48,6 +48,35 @@ class Example:
     """Why this one is shown."""
 
 
+class Told(Protocol):
+    """What the data card says: of a finished run, or of pairs that nothing has been trained on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def recipe(self) -> Mapping[str, Any]: ...
+    @property
+    def sources(self) -> list[Source]: ...
+    @property
+    def steps(self) -> list[Step]: ...
+    @property
+    def summary(self) -> Summary: ...
+    @property
+    def side_counts(self) -> dict[str, int]: ...
+
+
+@dataclass(frozen=True)
+class DataStory:
+    """The data's part of a story."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    sources: list[Source]
+    steps: list[Step]
+    summary: Summary
+    side_counts: dict[str, int]
+
+
 @dataclass(frozen=True)
 class Story:
     """Everything that the cards and the report say."""
@@ -60,6 +89,8 @@ class Story:
     base_revision: str | None
     sources: list[Source]
     steps: list[Step]
+    side_counts: dict[str, int]
+    """Counts of `pair` that are no pairs: ids left out, texts masked."""
     metrics: dict[str, Any]
     summary: Summary
     examples: list[Example]
@@ -98,8 +129,9 @@ def gather(
         recipe=recipe,
         base=base,
         base_revision=revision,
-        sources=[_source(source) for source in in_order(sources)],
+        sources=[source_of(source) for source in in_order(sources)],
         steps=funnel(stages, sources),
+        side_counts=side_counts(stages["pair"]),
         metrics=json.loads(stages["evaluate"].path("metrics.json").read_text(encoding="utf-8")),
         summary=summarize(pairs, lengths, posts),
         examples=_examples(stages["evaluate"].path("rows.parquet"), judged.path("held_out.parquet")),
@@ -120,7 +152,13 @@ def _base(model: Manifest, named: str) -> tuple[str, str | None]:
     return HUB_NAMES.get(name, name), None
 
 
-def _source(manifest: Manifest) -> Source:
+def side_counts(paired: Manifest) -> dict[str, int]:
+    """Counts of the pair stage that are no pairs: ids left out, texts masked."""
+    return {name: count for name, count in paired.counts.items() if name.startswith(("exclude.", "masked."))}
+
+
+def source_of(manifest: Manifest) -> Source:
+    """A source as a reader of a card knows it."""
     facts = source_facts(manifest)
     for key in ("site", "name", "hub", "dataset", "file", "path", "url"):
         if isinstance(facts.get(key), str) and facts[key]:

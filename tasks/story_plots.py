@@ -26,7 +26,7 @@ def draw_data(folder: Path, summary: Summary) -> None:
     """Length, vote gap, year and site of the training pairs."""
     if summary.pairs == 0:
         return
-    save(folder / "lengths.png", lambda axes: _lengths(axes, summary.tokens), height=3.2)
+    save(folder / "lengths.png", lambda axes: _lengths(axes, summary), height=3.2)
     if len(summary.score_gaps) > 1:
         bars = summary.score_gaps
         title = "Training pairs by difference in votes"
@@ -85,14 +85,17 @@ def _mean_of(window: int) -> str:
     return "each step" if window == 1 else f"mean of {window} steps"
 
 
-def _lengths(axes: Axes, tokens: pl.DataFrame) -> None:
-    chosen, rejected = (tokens[f"{side}_tokens"].to_numpy() for side in ("chosen", "rejected"))
+def _lengths(axes: Axes, summary: Summary) -> None:
+    unit = "characters" if summary.tokens is None else "tokens"
+    lengths = summary.characters if summary.tokens is None else summary.tokens
+    chosen, rejected = (lengths[side].to_numpy() for side in ("chosen", "rejected"))
     most = float(np.quantile(np.concatenate([chosen, rejected]), 0.99))
     edges = np.linspace(0, max(10.0, most), 46)
-    for lengths, colour, label in ((chosen, MODEL, "chosen"), (rejected, WRONG, "rejected")):
-        axes.hist(np.clip(lengths, 0, edges[-1]), bins=edges, histtype="stepfilled", color=colour, alpha=0.45,
-                  label=f"{label}: median {np.median(lengths):,.0f}")  # fmt: skip
-    axes.set_xlabel("tokens of the answer as trained; the last bar holds the longest 1 %")
+    for each, colour, label in ((chosen, MODEL, "chosen"), (rejected, WRONG, "rejected")):
+        axes.hist(np.clip(each, 0, edges[-1]), bins=edges, histtype="stepfilled", color=colour, alpha=0.45,
+                  label=f"{label}: median {np.median(each):,.0f}")  # fmt: skip
+    trained = " as trained" if unit == "tokens" else ""
+    axes.set_xlabel(f"{unit} of the answer{trained}; the last bar holds the longest 1 %")
     axes.set_ylabel("answers")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y")
