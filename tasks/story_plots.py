@@ -92,8 +92,10 @@ def _lengths(axes: Axes, summary: Summary) -> None:
     most = float(np.quantile(np.concatenate([chosen, rejected]), 0.99))
     edges = np.linspace(0, max(10.0, most), 46)
     for each, colour, label in ((chosen, MODEL, "chosen"), (rejected, WRONG, "rejected")):
-        axes.hist(np.clip(each, 0, edges[-1]), bins=edges, histtype="stepfilled", color=colour, alpha=0.45,
-                  label=f"{label}: median {np.median(each):,.0f}")  # fmt: skip
+        axes.hist(
+            np.clip(each, 0, edges[-1]), bins=edges, histtype="stepfilled", linewidth=1.4, edgecolor=colour,
+            facecolor=(colour, 0.18), label=f"{label}: median {np.median(each):,.0f}",
+        )  # fmt: skip
     trained = " as trained" if unit == "tokens" else ""
     axes.set_xlabel(f"{unit} of the answer{trained}; the last bar holds the longest 1 %")
     axes.set_ylabel("answers")
