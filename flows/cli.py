@@ -1,4 +1,4 @@
-"""The command line: `prefstack run | plan | show | trace | doctor`.
+"""The command line: `prefstack run | plan | show | trace | doctor`, and the commands of result_commands.py.
 
 Standard output carries the answer (one JSON object with --json), standard error everything else. Exit status: 0 done,
 1 surroundings, 2 command line or recipe, 3 input, 4 gate, 5 scoring, training or evaluation, 130 interrupted.
@@ -9,15 +9,17 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
+from flows.options import DebugOpt, ForceOpt, JsonOpt, RecipeArg, SetOpt, WorkDirOpt, print_answer
+from flows.result_commands import add_result_commands
 from flows.runs import Summary, empty_summary, failure, typed
 from tasks.errors import PrefstackError, RecipeError
 
@@ -28,12 +30,7 @@ app = typer.Typer(
     help="Turns Stack Exchange into a preference-tuned language model, as a Prefect pipeline.",
 )
 
-RecipeArg = Annotated[str, typer.Argument(help="A built-in recipe (demo, site, ...) or the path of a YAML file.")]
-SetOpt = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Replace a setting; VALUE is YAML.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
-ForceOpt = Annotated[list[str], typer.Option("--force", metavar="STAGE", help="Build this stage again.")]
-DebugOpt = Annotated[bool, typer.Option("--debug", help="Show tracebacks and every log line of Prefect.")]
-WorkDirOpt = Annotated[Path, typer.Option("--work-dir", help="Where the store and the runs are.")]
+add_result_commands(app)
 
 
 @app.command()
@@ -65,7 +62,7 @@ def plan(
     from flows.plan import plan_recipe, plan_text
 
     answer = plan_recipe(recipe, overrides, force)
-    _print(answer, plan_text, as_json)
+    print_answer(answer, plan_text, as_json)
 
 
 @app.command()
@@ -78,7 +75,7 @@ def show(
     """Show lineage, counts and metrics of a finished run or stage folder."""
     from flows.show import show_target, show_text
 
-    _print(show_target(target, work_dir.absolute()), show_text, as_json)
+    print_answer(show_target(target, work_dir.absolute()), show_text, as_json)
 
 
 @app.command()
@@ -92,7 +89,7 @@ def trace(
     """Say where a pair came from and what became of it at every stage."""
     from flows.trace import trace_pair, trace_text
 
-    _print(trace_pair(pair_id, run_name, work_dir.absolute()), trace_text, as_json)
+    print_answer(trace_pair(pair_id, run_name, work_dir.absolute()), trace_text, as_json)
 
 
 @app.command()
@@ -101,7 +98,7 @@ def doctor(work_dir: WorkDirOpt = Path("runs"), as_json: JsonOpt = False, debug:
     from flows.doctor import check_installation, doctor_text
 
     answer = check_installation(work_dir.absolute())
-    _print(answer, doctor_text, as_json)
+    print_answer(answer, doctor_text, as_json)
     if not answer["healthy"]:
         raise typer.Exit(1)
 
@@ -138,7 +135,7 @@ def drain(
     from flows.drain import resume as resume_pools
 
     answer = resume_pools(pool, _say) if resume else drain(pool, wait, _say)
-    _print(answer, drain_text, as_json)
+    print_answer(answer, drain_text, as_json)
 
 
 @app.command()
@@ -152,15 +149,11 @@ def gc(
     """List, or with --yes remove, what no run of the last ones refers to."""
     from flows.gc import collect, gc_text
 
-    _print(collect(work_dir.absolute(), keep, yes, _say), gc_text, as_json)
+    print_answer(collect(work_dir.absolute(), keep, yes, _say), gc_text, as_json)
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _print(answer: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> None:
-    print(json.dumps(answer, ensure_ascii=False, indent=1) if as_json else text(answer))
 
 
 @contextmanager
