@@ -17,8 +17,10 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from data_checks.check import Check
 from flows.files import url_of
 from flows.run_pages import write_gate, write_lineage
+from tasks.comparison_page import markdown
 from tasks.gate import stored_result
 from tasks.manifest import Manifest
+from tasks.side_by_side import SideBySide
 from tasks.store import Store
 
 MAX_ROWS: Final = 1000
@@ -87,6 +89,16 @@ def publish_gate(name: str, store: Store, subject: Manifest, check: Check) -> No
         _table(f"gate-{name}", gate_table(result), said)
     except Exception as error:
         logger.warning("%-9s the artifact of its gate could not be published: %s", name, error)
+
+
+def publish_comparison(found: SideBySide, answer: Mapping[str, Any]) -> None:
+    """The comparison of several runs: its tables, and its picture where it is served."""
+    try:
+        pages = linked({"page": Path(answer["page"]), "numbers": Path(answer["data"])})
+        _markdown("comparison", f"{pages}\n\n{markdown(found)}".lstrip(), f"{len(found.runs)} runs side by side")
+        _image("comparison-picture", Path(answer["plot"]), f"{len(found.runs)} runs side by side")
+    except Exception as error:
+        logger.warning("%-9s the artifact of the comparison could not be published: %s", "sweep", error)
 
 
 def linked(pages: Mapping[str, Path]) -> str:

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
@@ -41,34 +41,50 @@ def run_command(
     stages = [stage_named(stage) for stage in force]
     last = stage_named(until) if until else None
     name = name or run_name(recipe)
+    os.environ["PREFSTACK_VERIFY"] = "1" if verify else "0"
+    work_dir = settings.work_dir.absolute()
+    with prefect_ready(as_json, debug):
+        from flows.pipeline import pipeline
+
+        with summary_kept(lambda: _summary_of(name, work_dir)):
+            summary: Any = pipeline.with_options(flow_run_name=name)(
+                recipe=recipe, overrides=list(overrides), force=stages, until=last, name=name
+            )
+    print(json.dumps(summary, ensure_ascii=False, indent=1) if as_json else run_text(summary, work_dir))
+
+
+@contextmanager
+def prefect_ready(as_json: bool, debug: bool) -> Iterator[None]:
+    """A server that answers, Prefect imported, and reports on standard error, for as long as a flow runs here."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     if not debug:
         # Prefect's console lines are for workers; here the run's own lines say the same in fewer words.
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    os.environ["PREFSTACK_VERIFY"] = "1" if verify else "0"
-    work_dir = settings.work_dir.absolute()
     with json_only(as_json), ExitStack() as stack:
         url = configured_api()
         server = stack.enter_context(temporary_server()) if url is None else None
         use_report(stack.enter_context(_terminal(debug)))
-        from prefect.exceptions import TerminationSignal
-
-        from flows.pipeline import pipeline  # Prefect, while the server starts
+        import flows.pipeline  # noqa: F401 (Prefect, while the server starts)
 
         stack.callback(_tell_the_server_all)
         await_server(url or os.environ["PREFECT_API_URL"], server)
-        try:
-            summary: Any = pipeline.with_options(flow_run_name=name)(
-                recipe=recipe, overrides=list(overrides), force=stages, until=last, name=name
-            )
-        except (PrefstackError, KeyboardInterrupt):
-            SUMMARIES.append(_summary_of(name, work_dir))
-            raise
-        except TerminationSignal as stop:
-            SUMMARIES.append(_summary_of(name, work_dir))
-            raise KeyboardInterrupt from stop
-    print(json.dumps(summary, ensure_ascii=False, indent=1) if as_json else run_text(summary, work_dir))
+        yield
+
+
+@contextmanager
+def summary_kept(summary: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Keep what had been done, as `summary` tells it, for --json where what runs here fails or is stopped."""
+    from prefect.exceptions import TerminationSignal
+
+    try:
+        yield
+    except (PrefstackError, KeyboardInterrupt):
+        SUMMARIES.append(summary())
+        raise
+    except TerminationSignal as stop:
+        SUMMARIES.append(summary())
+        raise KeyboardInterrupt from stop
 
 
 def _summary_of(name: str, work_dir: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
-DEPLOYMENTS: Final = ("pipeline/pipeline", "data/data", "training/training")
+DEPLOYMENTS: Final = ("pipeline/pipeline", "data/data", "training/training", "sweep/sweep")
 DEPLOY_WITHIN: Final = 180.0  # seconds
 
 

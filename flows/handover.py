@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from flows.prefect_api import api
 from flows.recipe import STAGES, Recipe, Stage
@@ -28,6 +29,7 @@ from tasks.manifest import Manifest
 from tasks.store import Store
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
     from prefect.client.schemas.responses import DeploymentResponse
 
@@ -85,8 +87,19 @@ def training_deployment() -> "DeploymentResponse | None":
             found = client.read_deployment_by_name(DEPLOYMENT)
         except ObjectNotFound:
             return None
-        mine = client.read_flow_run(runtime.flow_run.id).work_pool_name
+        mine = pool_of(client, runtime.flow_run.id)
     return found if found.work_pool_name not in (None, mine) else None
+
+
+def pool_of(client: "SyncPrefectClient", flow_run_id: UUID | str) -> str | None:
+    """The pool whose slot the run holds: its own, or, for a flow that another one calls, that of the outer one."""
+    run = client.read_flow_run(UUID(str(flow_run_id)))
+    while run.work_pool_name is None and run.parent_task_run_id is not None:
+        outer = client.read_task_run(run.parent_task_run_id).flow_run_id
+        if outer is None:
+            break
+        run = client.read_flow_run(outer)
+    return run.work_pool_name
 
 
 def unfinished(
@@ -214,10 +227,14 @@ def _failure(ended: "FlowRun", summary: Path) -> PrefstackError:
     except (OSError, ValueError, KeyError):
         said = None
     if said and ended.state is not None and ended.state.is_failed():
-        kind = _BY_KIND.get(str(said["kind"]), StageFailed)
-        return kind(f"training run {ended.name}: {said['message']}")
+        return error_of_kind(str(said["kind"]), f"training run {ended.name}: {said['message']}")
     message = ended.state.message if ended.state is not None and ended.state.message else "it says nothing more"
     return StageFailed(f"training run {ended.name} ended {ended.state_name}: {message}")
+
+
+def error_of_kind(kind: str, message: str) -> PrefstackError:
+    """What another run failed of, from the `kind` in its summary; StageFailed where the kind is none of ours."""
+    return _BY_KIND.get(kind, StageFailed)(message)
 
 
 def _say(text: str) -> None:

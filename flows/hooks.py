@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.recipe import load_recipe
 from flows.runs import empty_summary
+from flows.variations import sweep_file
 from tasks.orphans import end_orphans
 from tasks.store import write_text
 
@@ -37,12 +38,20 @@ def _finish(flow_run: "FlowRun", kind: str, status: int, message: str) -> None:
     if ended:
         message += f"; ended processes that were left: {', '.join(map(str, ended))}"
     with suppress(Exception):  # a hook that fails would be reported in place of what it is about
-        folder = run_folder(flow_run.parameters, flow_run.name)
-        path = folder / "summary.json"
-        summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty_summary(folder.name)
-        if folder.is_dir():
+        path = summary_file(flow_run.parameters, flow_run.name)
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty_summary(path.parent.name)
+        if path.parent.is_dir():
             summary["error"] = {"status": status, "stage": None, "kind": kind, "message": message}
             write_text(path, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+
+
+def summary_file(parameters: dict[str, Any], flow_run_name: str) -> Path:
+    """Where the run, or the sweep, that was started with these parameters is written down."""
+    if "vary" in parameters:
+        recipe = parameters.get("recipe", "demo")
+        settings = load_recipe(recipe, parameters.get("overrides", []))
+        return sweep_file(recipe, parameters.get("name"), settings.work_dir)
+    return run_folder(parameters, flow_run_name) / "summary.json"
 
 
 def run_folder(parameters: dict[str, Any], flow_run_name: str) -> Path:

@@ -1,16 +1,40 @@
-"""The commands about results: `prefstack compare`."""
+"""The commands about results: `prefstack sweep | compare`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.options import DebugOpt, JsonOpt, WorkDirOpt, print_answer
+from flows.options import DebugOpt, JsonOpt, RecipeArg, SetOpt, WorkDirOpt, print_answer
 
 
 def add_result_commands(app: typer.Typer) -> None:
     """Make the commands of this file commands of `app`."""
+    app.command()(sweep)
     app.command()(compare)
+
+
+VaryOpt = Annotated[
+    list[str],
+    typer.Option("--vary", metavar="KEY.PATH=V1,V2", help="A setting and its values in YAML; may be given again."),
+]
+
+
+def sweep(
+    recipe: RecipeArg,
+    vary: VaryOpt,
+    overrides: SetOpt = [],  # noqa: B006
+    name: Annotated[str | None, typer.Option(help="Name of the sweep; the default is the recipe's.")] = None,
+    as_json: JsonOpt = False,
+    debug: DebugOpt = False,
+) -> None:
+    """Do a run for every combination of the varied settings, and compare them; stages that they share are built once.
+
+    Runs that fail do not stop the others; the exit status is then that of the first of them.
+    """
+    from flows.sweep_command import sweep_command
+
+    sweep_command(recipe, vary, overrides, name, as_json=as_json, debug=debug)
 
 
 RunsArg = Annotated[

@@ -99,9 +99,14 @@ def stage_entry(stage: Stage, manifests: Sequence[Manifest], seconds: float) -> 
 
 def run_name(recipe: str, now: datetime | None = None) -> str:
     """A name for a run of `recipe`: what it runs, and when."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(recipe).stem if recipe.endswith((".yaml", ".yml")) else recipe)
     moment = now or datetime.now(UTC)
-    return f"{stem.strip('-.')[:48] or 'run'}-{moment:%Y%m%d-%H%M%S}-{moment.microsecond // 1000:03d}"
+    return f"{recipe_stem(recipe)}-{moment:%Y%m%d-%H%M%S}-{moment.microsecond // 1000:03d}"
+
+
+def recipe_stem(recipe: str) -> str:
+    """The name or the file name of `recipe` in the letters that a run's name may have."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(recipe).stem if recipe.endswith((".yaml", ".yml")) else recipe)
+    return stem.strip("-.")[:48] or "run"
 
 
 def open_run(name: str, recipe: Recipe) -> Run:

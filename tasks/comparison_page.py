@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from tasks.escaping import as_html, as_markdown
-from tasks.figures import interval, markdown_table, number, percent, setting
+from tasks.figures import NOTHING, interval, markdown_table, number, percent, setting
 from tasks.plots import BASE, FAINT, MODEL, Axes, percent_axis, save, title_over_labels
 from tasks.side_by_side import MISSING, SideBySide
 from tasks.statistics import Estimate
@@ -28,6 +28,12 @@ _SERIES: Final = (  # metric, label, colour, marker
     ("length_controlled_accuracy", "tuned model at equal length", "#56b4e9", "D"),
     ("length_baseline_accuracy", "always the longer answer", BASE, "s"),
 )
+
+
+_STYLE: Final = """\
+blockquote { margin: 0 0 .6rem; border-left: 4px solid var(--bad); background: #fff6ef; padding: .1rem .8rem; }
+td:not(:first-child) { white-space: nowrap; }
+"""
 
 
 def write_comparison(found: SideBySide, folder: Path) -> None:
@@ -65,7 +71,7 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return as_markdown(", ".join(str(one.get("path", one)) if isinstance(one, Mapping) else str(one)
                                      for one in value)) or "none"  # fmt: skip
-    return "–" if value == MISSING else as_markdown(setting(value))
+    return NOTHING if value == MISSING else as_markdown(setting(value))
 
 
 def _results(found: SideBySide) -> str:
@@ -85,12 +91,14 @@ def _results(found: SideBySide) -> str:
 
 def _paired(found: SideBySide) -> str:
     assert found.paired is not None
+    one_scale = len({(line["beta"], line["reward"]) for line in found.headlines}) == 1
     rows = [
-        (as_markdown(one.name), _points(one.accuracy), _change(one.loss), f"{one.only_this} : {one.only_other}",
-         f"{one.p:.3g}", f"{one.p_adjusted:.3g}", _verdict(one.accuracy))
+        (as_markdown(one.name), _verdict(one.accuracy), _points(one.accuracy),
+         _change(one.loss) if one_scale else NOTHING, f"{one.only_this} : {one.only_other}",
+         f"{one.p:.3g}", f"{one.p_adjusted:.3g}")
         for one in found.paired.versus
     ]  # fmt: skip
-    head = ("run", "accuracy, points", "loss", "right alone : other alone", "McNemar's p", "adjusted (Holm)", "so")
+    head = ("run", "verdict", "accuracy, points", "loss", "right alone : other alone", "McNemar's p", "adjusted (Holm)")
     return markdown_table(head, rows)
 
 
@@ -157,8 +165,7 @@ def page(found: SideBySide, picture: Path) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
-        f"<title>{name}</title>\n<style>\n{css}blockquote {{ margin: 0 0 .6rem; border-left: 4px solid var(--bad); "
-        "background: #fff6ef; padding: .1rem .8rem; }\n</style>\n</head>\n<body>\n"
+        f"<title>{name}</title>\n<style>\n{css}{_STYLE}</style>\n</head>\n<body>\n"
         f"<header><h1>{name}</h1></header>\n<main><section>\n"
         f'<div class="figures one"><figure><img alt="accuracy of each run" src="data:image/png;base64,{image}">'
         f"</figure></div>\n{body}</section></main>\n</body>\n</html>\n"

@@ -41,7 +41,7 @@ class SideBySide:
     runs: list[str]
     differing: dict[str, list[Any]]
     """Key path to the value of each run, for the keys in which any two runs differ."""
-    headlines: list[dict[str, float | int | str | None]]
+    headlines: list[dict[str, Any]]
     """Of each run: SHOWN with intervals, `pairs`, `questions`, `ties`, `beta`, `reward`."""
     paired: Comparison | None
     notes: list[str] = field(default_factory=list)
@@ -99,8 +99,8 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     return found
 
 
-def _headline(metrics: Mapping[str, Any]) -> dict[str, float | int | str | None]:
-    found: dict[str, float | int | str | None] = {}
+def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name in SHOWN:
         found[name] = metrics.get(name)
         for end in ("low", "high"):

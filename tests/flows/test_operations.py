@@ -42,7 +42,7 @@ def deployed(here: Server, tmp_path: Path) -> Server:
     prepare_server()
     with api() as client:
         names = {deployment.name for deployment in client.read_deployments()}
-    if names != {"pipeline", "data", "training"}:
+    if names != {"pipeline", "data", "training", "sweep"}:
         deploy_all(ROOT, tmp_path / "deploy.log")
     return here
 
@@ -112,7 +112,7 @@ def test_deploying_again_keeps_the_schedules_that_were_switched_on(deployed: Ser
             for name in DEPLOYMENTS
         }
         client.update_deployment_schedule(nightly.id, nightly.schedules[0].id, active=False)
-    assert switched == {"pipeline/pipeline": [], "data/data": [True], "training/training": [False]}
+    assert switched == {"pipeline/pipeline": [], "data/data": [True], "training/training": [False], "sweep/sweep": []}
     assert any("schedule on: nightly" in line for line in said)
 
 
@@ -120,6 +120,7 @@ def test_a_folder_of_its_own_gets_the_same_deployments_by_module(tmp_path: Path)
     settings = elsewhere(tmp_path)
     assert [entry["entrypoint"] for entry in settings["deployments"]] == [
         "flows.pipeline.pipeline", "flows.pipeline.data", "flows.pipeline.training",
+        "flows.sweep.sweep",
     ]  # fmt: skip
     assert settings["pull"] == [{"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}]
 
@@ -128,7 +129,7 @@ def test_forms_have_at_most_six_fields_without_nesting(deployed: Server) -> None
     for deployment in ask(deployed, "/deployments/filter"):
         schema = deployment["parameter_openapi_schema"]
         assert 1 <= len(schema["properties"]) <= 6
-        assert set(schema["properties"]) <= {"recipe", "overrides", "force", "until", "resume", "name"}
+        assert set(schema["properties"]) <= {"recipe", "vary", "overrides", "force", "until", "resume", "name"}
         assert not schema.get("definitions")
         assert deployment["tags"] == ["prefstack", "auto-resume"]
         assert deployment["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
