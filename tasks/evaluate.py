@@ -23,7 +23,7 @@ from tasks.scoring import score
 from tasks.store import Store, Workspace, write_text
 from training.config import TrainConfig
 
-VERSION = 1  # bump when the bytes this stage writes would change
+VERSION = 2  # bump when the bytes this stage writes would change
 
 
 class EvaluateConfig(StageConfig):

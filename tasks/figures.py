@@ -76,9 +76,9 @@ def further_numbers(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     def share(what: str, line: Mapping[str, Any], key: str = "accuracy") -> tuple[str, str, str]:
         return what, percent(line[key]), interval(line["low"], line["high"])
 
-    def change(what: str, line: Mapping[str, Any]) -> tuple[str, str, str]:
+    def change(what: str, line: Mapping[str, Any], key: str = "change") -> tuple[str, str, str]:
         ends = NOTHING if line["low"] is None else f"{line['low']:.4f} to {line['high']:.4f}"
-        return what, f"{line['change']:.4f}", ends
+        return what, f"{line[key]:.4f}", ends
 
     margin_ends = NOTHING if found["margin_low"] is None else f"{found['margin_low']:.4f} to {found['margin_high']:.4f}"
     loss_ends = NOTHING if found["loss_low"] is None else f"{found['loss_low']:.4f} to {found['loss_high']:.4f}"
@@ -96,6 +96,7 @@ def further_numbers(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("expected calibration error", percent(calibration["expected_calibration_error"]), "ten bins"),
         change("change of chosen log-prob, nats a token", drift["chosen_logps_per_token"]),
         change("change of rejected log-prob, nats a token", drift["rejected_logps_per_token"]),
+        change("KL proxy on both answers, nats a token", drift["kl_proxy_per_token"], "kl"),
         share("chosen answers that became less likely", drift["chosen_fell"], "share"),
         ("mean accuracy over sites", percent(found["sites"]["macro_accuracy"]), "each site counted alike"),
     ]

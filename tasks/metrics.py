@@ -158,6 +158,8 @@ def _ratios(
         "per_token.after": mean(_strict(chosen / chosen_tokens, rejected / rejected_tokens)),
         "drift.chosen": Ratio(chosen_change, chosen_tokens, share=False),
         "drift.rejected": Ratio(rejected_change, rejected_tokens, share=False),
+        # Both answers of a pair: fixed texts, whatever the model likes.
+        "drift.kl": Ratio(-chosen_change - rejected_change, chosen_tokens + rejected_tokens, share=False),
         "drift.chosen_pair": mean(chosen_rate, share=False),
         "drift.rejected_pair": mean(rejected_rate, share=False),
         "drift.chosen_reward": mean(chosen_reward.to_numpy(), share=False),
@@ -195,6 +197,9 @@ def _drift(found: Mapping[str, Estimate]) -> dict[str, Any]:
         "rejected_logps_per_token_mean_of_pairs": found["drift.rejected_pair"].value,
         "chosen_reward": found["drift.chosen_reward"].value,
         "rejected_reward": found["drift.rejected_reward"].value,
+        # Mean of log reference - log policy over the tokens of people's answers: what KL(reference || policy) a token
+        # would be if the reference had written them. 0: not moved on these texts; above 0: they became less likely.
+        "kl_proxy_per_token": found["drift.kl"].named("kl"),
         "chosen_fell": found["drift.chosen_fell"].named("share"),
         "rejected_fell": found["drift.rejected_fell"].named("share"),
     }

@@ -69,7 +69,9 @@ def save(path: Path, draw: Callable[[Axes], None], *, width: float = 7.0, height
 def draw_evaluation(folder: Path, found: Mapping[str, Any], rows: pl.DataFrame) -> None:
     """Every plot of one evaluation."""
     lines = [(label, line, _COLOURS[kind]) for label, line, kind in compared(found)]
-    save(folder / "accuracy.png", lambda axes: _accuracy(axes, lines, found), height=0.9 + 0.33 * len(lines))
+    save(
+        folder / "accuracy.png", lambda axes: _accuracy(axes, lines), width=BESIDE, height=0.9 + 0.33 * len(lines)
+    )  # fmt: skip
     save(
         folder / "margins.png",
         lambda axes: _margins(axes, rows.get_column("margin").to_numpy(), found["reward"]),
@@ -82,7 +84,7 @@ def draw_evaluation(folder: Path, found: Mapping[str, Any], rows: pl.DataFrame) 
             _draw_curve(folder / f"by_{name}.png", name, bins)
 
 
-def _accuracy(axes: Axes, lines: Sequence[tuple[str, Mapping[str, Any], str]], found: Mapping[str, Any]) -> None:
+def _accuracy(axes: Axes, lines: Sequence[tuple[str, Mapping[str, Any], str]]) -> None:
     positions = np.arange(len(lines))[::-1]
     for position, (_, line, colour) in zip(positions, lines, strict=True):
         value = line["accuracy"]
@@ -98,8 +100,7 @@ def _accuracy(axes: Axes, lines: Sequence[tuple[str, Mapping[str, Any], str]], f
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     percent_axis(axes.xaxis)
-    pairs, questions = found["pairs"], found["questions"]
-    title_over_labels(axes, f"Accuracy on {pairs:,} held-out pairs of {questions:,} questions (95 % intervals)")
+    title_over_labels(axes, "Accuracy on held-out pairs (95 % intervals)")
 
 
 def _margins(axes: Axes, margin: np.ndarray[Any, np.dtype[np.float64]], reward: str) -> None:

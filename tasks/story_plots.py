@@ -101,6 +101,7 @@ def _lengths(axes: Axes, summary: Summary) -> None:
     axes.set_ylabel("answers")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y")
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
     axes.legend(loc="upper right")
     longer = float(np.mean(chosen > rejected))
     axes.set_title(f"Length: the chosen answer is the longer one in {longer:.1%} of pairs")

@@ -98,6 +98,7 @@ def test_three_pairs_worked_by_hand() -> None:
     assert found["per_token"]["after"]["accuracy"] == pytest.approx(1 / 3)  # -1 / -1, -1 / -1.5, -0.75 / -0.1
     assert found["drift"]["chosen_logps_per_token"]["change"] == pytest.approx(-10 / 70)
     assert found["drift"]["chosen_fell"]["share"] == pytest.approx(1 / 3)
+    assert found["drift"]["kl_proxy_per_token"]["kl"] == pytest.approx((10 - 10) / 175)  # -10 chosen, +10 rejected
     assert found["length"]["where_chosen_shorter"]["accuracy"] == 0.0
     assert found["length"]["chosen_longer"] == pytest.approx(1 / 3)
 
@@ -124,6 +125,7 @@ def test_a_policy_equal_to_its_reference_has_learned_nothing_at_all() -> None:
     assert found["margin"] == found["margin_low"] == found["margin_high"] == 0.0
     assert found["loss"] == pytest.approx(math.log(2), abs=1e-12)
     assert found["drift"]["chosen_logps_per_token"] == {"change": 0.0, "low": 0.0, "high": 0.0}
+    assert found["drift"]["kl_proxy_per_token"] == {"kl": 0.0, "low": 0.0, "high": 0.0}
     assert found["drift"]["chosen_fell"]["share"] == 0.0
     assert found["policy_only"]["gain"]["difference"] == 0.0
     assert found["policy_only"]["mcnemar_p"] == 1.0
@@ -150,6 +152,15 @@ def test_a_policy_with_skill_beats_every_baseline_and_is_told_so() -> None:
     for name in ("longer", "longer_characters", "shorter", "accepted", "earlier"):
         assert found["baselines"][name]["model_beyond"]["low"] > 0
     assert found["drift"]["chosen_fell"]["share"] > 0.5
+
+
+def test_the_kl_proxy_is_what_each_token_lost() -> None:
+    rows = made_rows(120, trained=False).with_columns(
+        pl.col("chosen_logps") - 0.03 * pl.col("chosen_tokens"),
+        pl.col("rejected_logps") - 0.03 * pl.col("rejected_tokens"),
+    )
+    found = judged(rows.with_columns(margins(rows, 0.1)))["drift"]["kl_proxy_per_token"]
+    assert [found["kl"], found["low"], found["high"]] == pytest.approx([0.03] * 3)
 
 
 def test_every_curve_holds_every_pair_once() -> None:
