@@ -1,4 +1,4 @@
-"""After `evaluate`: the numbers are numbers, and the tuned model is better than a coin and than counting words.
+"""After `evaluate`: the numbers are numbers, and the tuned model is better than its start, than a coin, than length.
 
 One row: the headline metrics, and counts of rows that cannot be.
 """
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from data_checks.better import SCHEMA, numbers
 from data_checks.check import Check
 from data_checks.faults import Fault, examples, expectations, tally
 from data_checks.pair_faults import duplicate_id
+from data_checks.publishable import demands
+from data_checks.publishable import examples as hurt
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite
@@ -41,11 +44,13 @@ _METRICS: Final = ("accuracy", "accuracy_low", "accuracy_high", "margin", "loss"
 
 
 def view(folder: Path) -> pl.DataFrame:
-    """The row: `_METRICS` (null where there are no held-out pairs), `beyond_length`, the counts of faults."""
+    """The row: `_METRICS` (null without held-out pairs), `beyond_length`, the numbers of better.py, faults counted."""
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     metrics = pl.DataFrame([{name: found[name] for name in _METRICS}], schema=dict.fromkeys(_METRICS, pl.Float64))
     beyond = pl.col("accuracy") - pl.col("length_baseline_accuracy")
-    return pl.concat([tally(_rows(folder), _FAULTS), metrics.with_columns(beyond_length=beyond)], how="horizontal")
+    asked = pl.DataFrame([numbers(found)], schema=SCHEMA)
+    columns = [tally(_rows(folder), _FAULTS), metrics.with_columns(beyond_length=beyond), asked]
+    return pl.concat(columns, how="horizontal")
 
 
 def check() -> Check:
@@ -70,15 +75,18 @@ def check() -> Check:
                     severity="warning",
                     notes="Choosing the longer answer does as well.",
                 ),
+                *demands("warning"),
             ],
         )
 
     return Check(
         name="evaluated",
-        version=1,
+        version=2,
         frame=view,
         suite=suite,
-        examples=lambda folder, column: examples(_rows(folder), _FAULTS, column, pl.col("pair_id")),
+        examples=lambda folder, column: (
+            examples(_rows(folder), _FAULTS, column, pl.col("pair_id")) or hurt(folder, column)
+        ),
     )
 
 

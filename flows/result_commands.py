@@ -1,4 +1,4 @@
-"""The commands about results: `prefstack sweep | compare`."""
+"""The commands about results: `prefstack sweep | compare | push`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ def add_result_commands(app: typer.Typer) -> None:
     """Make the commands of this file commands of `app`."""
     app.command()(sweep)
     app.command()(compare)
+    app.command()(push)
 
 
 VaryOpt = Annotated[
@@ -37,6 +38,7 @@ def sweep(
     sweep_command(recipe, vary, overrides, name, as_json=as_json, debug=debug)
 
 
+PrivateOpt = Annotated[bool, typer.Option("--private", help="Make the repository private, if it has to be made.")]
 RunsArg = Annotated[
     list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more; the others are measured against the first.")
 ]
@@ -49,3 +51,19 @@ def compare(
     from flows.compare import compare_runs, compare_text
 
     print_answer(compare_runs(runs, work_dir.absolute()), compare_text, as_json)
+
+
+def push(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's name, or `latest`.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="NAMESPACE/NAME on the hub; made where it is not there.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private, if it has to be made.")
+    ] = False,
+    work_dir: WorkDirOpt = Path("runs"),
+    as_json: JsonOpt = False,
+    debug: DebugOpt = False,
+) -> None:
+    """Push a run's model with its card and its lineage to the hub that HF_ENDPOINT names; the token is HF_TOKEN's."""
+    from flows.push import push_run, push_text
+
+    print_answer(push_run(run, repo, work_dir.absolute(), private=private), push_text, as_json)

@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_checks import deduped, evaluated, ingested, paired, sampled, tokenized
+from data_checks import deduped, evaluated, ingested, paired, publishable, sampled, tokenized
 from flows.recipe import Recipe, Stage
 from tasks.card import card
 from tasks.contamination import benchmark_files
 from tasks.dedupe import dedupe
-from tasks.errors import InputError, PrefstackError, RecipeError
+from tasks.errors import GateFailed, InputError, PrefstackError, RecipeError
 from tasks.evaluate import evaluate
 from tasks.gate import gate
 from tasks.ingest import SourceConfig, ingest_source
@@ -104,8 +104,21 @@ def training_stages(
     }  # fmt: skip
     if recipe.evaluate.sources:
         stages["unseen"] = judges.pairs
+    if recipe.publish.require_better and recipe.publish.waiver is None:
+        stages["evaluate"] = must_be_better(steps, store, judged)
     published = steps.publish(store, stages, sources, recipe.publish, described(recipe))
     yield "publish", [published]
+
+
+def must_be_better(steps: Steps, store: Store, judged: Manifest) -> Manifest:
+    """The evaluation, unchanged; GateFailed where it does not show that the model is better than its start."""
+    try:
+        return steps.gate(store, judged, publishable.check())
+    except GateFailed as error:
+        raise GateFailed(
+            f"publish.require_better is true, and {error}. To publish it nevertheless, give a reason for the card as "
+            "publish.waiver"
+        ) from error
 
 
 class Judges(NamedTuple):

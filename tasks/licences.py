@@ -5,6 +5,7 @@ from 2018-05-02 on under 4.0 (https://stackoverflow.com/help/licensing). Dumps s
 that counts is that of the last edit, or of the creation of a post never edited.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -32,3 +33,9 @@ def licence(stated: pl.Expr, created: pl.Expr, edited: pl.Expr) -> pl.Expr:
 def licence_by_date(created: datetime) -> str:
     """The licence of a post that states none and of which no edit is known."""
     return next((name for name, end in _VERSIONS if created < end), _NEWEST)
+
+
+def hub_licenses(names: Iterable[str]) -> list[str]:
+    """What hubs call the licences `names` of posts, each once; those that they have no name for are "other"."""
+    known = {"CC BY-SA 4.0": "cc-by-sa-4.0", "CC BY-SA 3.0": "cc-by-sa-3.0"}
+    return sorted({known.get(name, "other") for name in names}) or ["other"]

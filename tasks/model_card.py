@@ -4,6 +4,7 @@ in   Story (tasks/story.py)
 out  text; every name from outside is escaped
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import yaml
@@ -11,9 +12,11 @@ import yaml
 from tasks.escaping import as_markdown
 from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, markdown_table, number, percent, words
 from tasks.hyperparameters import hyperparameters
+from tasks.licences import hub_licenses
 from tasks.rewards import FORMULAS
 from tasks.story import Source, Story, Told
 from tasks.template import ASSISTANT, USER
+from tasks.verdict import findings, waived
 
 PICTURE: Final = "accuracy.png"
 
@@ -47,6 +50,8 @@ def _metadata(story: Story) -> str:
     hubs = sorted({str(source.facts["hub"]) for source in story.sources if source.facts.get("hub")})
     if hubs:
         found["datasets"] = hubs
+    # No key that hubs know, and no licence of the weights: that of the texts, which stands beside it.
+    found["training_data_license"] = hub_licenses(name for name, _, _ in story.summary.licenses)
     found["tags"] = ["dpo", "preference-tuning", "stack-exchange", "prefstack"]
     if story.evaluated:
         found["model-index"] = [{"name": story.name, "results": [_model_index(story)]}]
@@ -71,11 +76,19 @@ def _model_index(story: Story) -> dict[str, Any]:
             "split": "held_out",
         },
         "metrics": [
-            {"type": kind, "name": label, "value": round(found[kind], 6)}
+            {"type": kind, "name": label, "value": round(found[kind], 6), **_ends(found, kind)}
             for kind, label in named.items()
             if found[kind] is not None
         ],
     }
+
+
+def _ends(found: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The 95 % interval of a metric, as its `args`: the one place that the form has for it."""
+    line = found["baselines"]["longer"] if kind == "length_baseline_accuracy" else found
+    name = "" if kind == "length_baseline_accuracy" else f"{kind}_"
+    low, high = line[f"{name}low"], line[f"{name}high"]
+    return {} if low is None else {"args": {"level": 0.95, "low": round(low, 6), "high": round(high, 6)}}
 
 
 def _introduction(story: Story) -> str:
@@ -100,10 +113,12 @@ def _verdict(story: Story) -> str:
 
 
 def _results(story: Story, picture: bool) -> str:
+    waiver = waived(story.waiver)
+    before = f"**{as_markdown(waiver)}**\n\n" if waiver else ""
     if not story.evaluated:
-        return f"Not evaluated: {as_markdown(str(story.metrics.get('reason')))}.\n"
+        return before + f"Not evaluated: {as_markdown(str(story.metrics.get('reason')))}.\n"
     found = story.metrics
-    said = f"![What decides, and how often it is right]({PICTURE})\n\n" if picture else ""
+    said = before + (f"![What decides, and how often it is right]({PICTURE})\n\n" if picture else "")
     said += (
         f"{number(found['pairs'])} held-out pairs of {number(found['questions'])} questions that training never saw. "
         f"A pair is right when its margin is above 0, that is {FORMULAS[found['reward']]}; a tie is wrong. A rule that "
@@ -111,8 +126,9 @@ def _results(story: Story, picture: bool) -> str:
     )
     said += markdown_table(("what decides", "accuracy", "95 % interval"), accuracy_table(found)) + "\n"
     said += markdown_table(("further numbers", "value", "95 % interval or remark"), further_numbers(found))
-    if found["warnings"]:
-        said += "\n" + "".join(f"- **Note:** {warning}\n" for warning in found["warnings"])
+    notes = [*findings(found), *found["warnings"]]
+    if notes:
+        said += "\n" + "".join(f"- **Note:** {as_markdown(note)}\n" for note in notes)
     return said
 
 

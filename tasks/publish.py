@@ -6,6 +6,7 @@ out  model/              safetensors, tokenizer, chat template, README.md (the c
      lineage.json        every stage, from the dump's checksum to the weights
      train_pair_ids.txt
      report.html         all of it on one page
+     pairs/              train and held-out pairs for other trainers (tasks/pair_export.py)
 """
 
 import json
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from pydantic import Field
 
 from tasks.attribution import write_attribution
@@ -23,9 +25,11 @@ from tasks.data_card import data_card
 from tasks.lineage import in_order, portable
 from tasks.manifest import Manifest
 from tasks.model_card import PICTURE, model_card
+from tasks.model_folder import check_model_folder
+from tasks.pair_export import export_pairs
 from tasks.report import report
 from tasks.store import Store, Workspace, write_text
-from tasks.story import gather
+from tasks.story import Story, gather
 from tasks.story_plots import draw_data, draw_training
 
 VERSION = 2  # bump when the bytes this stage writes would change
@@ -38,6 +42,12 @@ class PublishConfig(StageConfig):
     """Name of the model in its card."""
     license: str = "apache-2.0"
     """Licence of the weights; the data's CC BY-SA is named beside it."""
+    require_better: bool = False
+    """Whether a model that is not shown to be better than its start is refused (data_checks/better.py says how)."""
+    waiver: str | None = Field(None, pattern=r"\S")
+    """Why the model is published although `require_better` may refuse it; stands in the card and in the report."""
+    pairs: bool = True
+    """Whether the pairs are published too, as texts, in the form that TRL reads; about the size of the sample."""
 
 
 def publish(
@@ -48,7 +58,7 @@ def publish(
     shown = portable(recipe)
 
     def build(work: Workspace) -> dict[str, int]:
-        story = gather(stages, sources, config.name, config.license, shown)
+        story = gather(stages, sources, config.name, config.license, shown, waiver=config.waiver)
         plots = work.folder / "plots"
         draw_data(plots, story.summary)
         data_plots = sorted(plots.glob("*.png"))
@@ -59,16 +69,33 @@ def publish(
         write_attribution(story.posts, work.folder / "attribution.csv")
         write_text(work.folder / "lineage.json", json.dumps(story.lineage, indent=1, ensure_ascii=False) + "\n")
         write_text(work.folder / "train_pair_ids.txt", "".join(f"{pair_id}\n" for pair_id in story.train_ids))
-        weights = take_over(stages["train"].path("model"), work.folder / "model")
+        if config.pairs:
+            export_pairs(_splits(stages, story), story, work.folder / "pairs")
+        take_over(stages["train"].path("model"), work.folder / "model")
+        rows, pairs = stages["tokenize"].path("train"), stages["sample"].path("train.parquet")
+        if not check_model_folder(work.folder / "model", rows, pairs):
+            work.message("no training pair could be compared with what the chat template renders: all are cut")
         picture = stages["evaluate"].path("plots") / PICTURE
         if picture.exists():
             shutil.copyfile(picture, work.folder / "model" / PICTURE)
         write_text(work.folder / "model" / "README.md", model_card(story, picture=picture.exists()))
-        return {"pairs": story.summary.pairs, "questions": story.summary.questions, "posts": story.posts.height,
-                "files": len(weights) + 1 + picture.exists()}  # fmt: skip
+        return {
+            "pairs": story.summary.pairs, "questions": story.summary.questions, "posts": story.posts.height,
+            "files": len(list((work.folder / "model").iterdir())),
+        }  # fmt: skip
 
     inputs = {**stages, **{f"source.{place}": source for place, source in enumerate(in_order(sources))}}
     return store.stage("publish", VERSION, config.identity() | {"recipe": shown}, inputs, build)
+
+
+def _splits(stages: Mapping[str, Manifest], story: Story) -> dict[str, tuple[Path, pl.Series]]:
+    """Where the pairs of each split are, and which of them became token rows that were used."""
+    judged = stages.get("unseen", stages["sample"])
+    rows = pl.scan_parquet(stages["evaluate"].path("rows.parquet")).select("pair_id").collect()
+    return {
+        "train": (stages["sample"].path("train.parquet"), pl.Series("pair_id", story.train_ids, dtype=pl.String)),
+        "held_out": (judged.path("held_out.parquet"), rows.get_column("pair_id")),
+    }
 
 
 def take_over(model: Path, folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from tasks.figures import (
 from tasks.report_examples import shown_examples
 from tasks.rewards import FORMULAS
 from tasks.story import Source, Story
+from tasks.verdict import findings, waived
 
 # Pictures, in order, by section. What was not drawn is left out.
 RESULTS: Final = (
@@ -92,10 +93,12 @@ def _tiles(story: Story) -> str:
 
 
 def _results(story: Story, pictures: Mapping[str, Path]) -> str:
+    waiver = waived(story.waiver)
+    said = f'<p class="warn"><b>{as_html(waiver)}</b></p>' if waiver else ""
     if not story.evaluated:
-        return "<p>There was no held-out pair to judge by.</p>"
+        return said + "<p>There was no held-out pair to judge by.</p>"
     found = story.metrics
-    said = "".join(f'<p class="warn">{as_html(warning)}</p>' for warning in found["warnings"])
+    said += "".join(f'<p class="warn">{as_html(note)}</p>' for note in [*findings(found), *found["warnings"]])
     said += (
         f'<p class="soft">A pair is right when its margin is above 0, that is {as_html(FORMULAS[found["reward"]])}; a '
         "tie is wrong. A rule that cannot tell counts one half. Intervals are drawn over questions, not pairs.</p>"

@@ -101,6 +101,8 @@ class Story:
     train_ids: list[str]
     """pair_id of every training pair, sorted."""
     lineage: dict[str, Any]
+    waiver: str | None = None
+    """Why it is published although it may not be better than its start."""
 
     @property
     def base_is_on_hub(self) -> bool:
@@ -112,8 +114,9 @@ class Story:
 
 
 def gather(
-    stages: Mapping[str, Manifest], sources: Sequence[Manifest], name: str, license: str, recipe: Mapping[str, Any]
-) -> Story:
+    stages: Mapping[str, Manifest], sources: Sequence[Manifest], name: str, license: str, recipe: Mapping[str, Any],
+    *, waiver: str | None = None,
+) -> Story:  # fmt: skip
     """Read what the cards need from the stage folders. Texts are read of the training pairs and of a few examples."""
     max_length = stages["tokenize"].config.get("max_length")
     lengths = token_lengths(stages["tokenize"].path("train"), max_length)
@@ -139,6 +142,7 @@ def gather(
         posts=posts,
         train_ids=sorted(lengths.get_column("pair_id").to_list()),
         lineage=lineage(name, stages, sources, recipe),
+        waiver=waiver,
     )
 
 

@@ -126,5 +126,5 @@ def test_a_plan_judges_nothing(tmp_path: Path) -> None:
 def test_another_version_of_a_check_is_asked_anew(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = gate(store, judged(store), evaluated.check())
-    second = gate(store, judged(store), replace(evaluated.check(), version=2))
+    second = gate(store, judged(store), replace(evaluated.check(), version=evaluated.check().version + 1))
     assert first.fingerprint != second.fingerprint and not second.reused

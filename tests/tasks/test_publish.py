@@ -19,18 +19,19 @@ from tasks.evaluate import EvaluateConfig, evaluate
 from tasks.manifest import Manifest, digest_json
 from tasks.pairs import PAIR_SCHEMA
 from tasks.publish import PublishConfig, publish
+from tasks.verdict import findings
 
 Make = Callable[..., Any]
 CONFIG = PublishConfig(name="tiny-dpo", license="apache-2.0")
 
 
-def published(run: Any) -> Manifest:
+def published(run: Any, config: PublishConfig = CONFIG) -> Manifest:
     if "evaluate" not in run.stages:
         run.stages["evaluate"] = evaluate(
             run.store, run.stages["train"], run.stages["tokenize"], run.stages["reference"], run.stages["sample"],
             EvaluateConfig(bootstrap=50), run.train, 42,
         )  # fmt: skip
-    return publish(run.store, run.stages, run.sources, CONFIG, run.recipe)
+    return publish(run.store, run.stages, run.sources, config, run.recipe)
 
 
 @pytest.fixture
@@ -57,7 +58,10 @@ def test_no_file_holds_a_path_or_a_host(made: Manifest, run: Any) -> None:
     hosts = [str(run.store.work_dir), os.uname().nodename, str(Path.home())]
     for name in made.files:
         if not name.endswith((".safetensors", ".png")):
-            text = re.sub(r"base64,[^\"]*", "", made.path(name).read_text(encoding="utf-8"))
+            if name.endswith(".parquet"):
+                text = str(pl.read_parquet(made.path(name)).to_dicts())
+            else:
+                text = re.sub(r"base64,[^\"]*", "", made.path(name).read_text(encoding="utf-8"))
             assert [host for host in hosts if re.search(rf"(?<!\w){re.escape(host)}(?!\w)", text)] == [], name
 
 
@@ -89,8 +93,12 @@ def test_the_card_is_one_that_a_hub_reads(made: Manifest) -> None:
     card = ModelCard.load(made.path("model/README.md"))
     assert card.data.license == "apache-2.0"
     assert card.data.model_name == "tiny-dpo"
-    metrics = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert card.data.training_data_license == ["cc-by-sa-3.0", "cc-by-sa-4.0"]
+    metrics = {result.metric_type: result for result in card.data.eval_results}
     assert set(metrics) >= {"accuracy", "length_baseline_accuracy", "margin", "loss"}
+    for result in metrics.values():
+        assert result.metric_args["low"] <= result.metric_value <= result.metric_args["high"]
+    assert yaml.safe_load(str(card.data)) == yaml.safe_load(card.content.split("---\n")[1])  # nothing is lost
     assert "- learning_rate: 0.0001\n" in card.text
     assert "- optimizer: Adam with betas=(0.9, 0.999) and epsilon=1e-08\n" in card.text
     assert "| `learning_rate` | 0.0001 | 5e-07 |" in card.text
@@ -181,6 +189,19 @@ def test_without_held_out_pairs_the_card_says_so(run_until_train: Make, tmp_path
     assert "Not evaluated: sample.held\\_out is 0" in card
     assert "model-index" not in yaml.safe_load(card.split("---\n")[1])
     assert "Not evaluated" in folder.path("report.html").read_text(encoding="utf-8")
+
+
+def test_what_was_not_shown_and_the_reason_for_publishing_it_stand_in_card_and_report(made: Manifest, run: Any) -> None:
+    found = json.loads(run.stages["evaluate"].path("metrics.json").read_text(encoding="utf-8"))
+    said = findings(found)
+    assert said  # noise on random weights learned nothing
+    reason = "baseline <b> for the paper"
+    folder = published(run, CONFIG.model_copy(update={"waiver": reason}))
+    for name in ("model/README.md", "report.html"):
+        plain, waived = (" ".join(one.path(name).read_text(encoding="utf-8").split()) for one in (made, folder))
+        assert said[0] in plain and said[0] in waived, name
+        assert "Reason given: baseline &lt;b&gt; for the paper." in waived, name
+        assert "waiver" not in plain, name
 
 
 def test_pairs_of_a_published_set_without_ids_are_published_too(run_until_train: Make, tmp_path: Path) -> None:
