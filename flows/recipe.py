@@ -41,6 +41,10 @@ class Recipe(BaseModel):
     """Where the store and the runs live; relative to the working directory. Never part of a fingerprint."""
     seed: int = Field(42, ge=0, lt=2**63)
     """Names every draw: cap, held-out, sample, order of training."""
+    sample_seed: int | None = Field(None, ge=0, lt=2**63)
+    """Names the draw of the train pairs alone; null = `seed`. Runs that differ in it are judged by the same pairs."""
+    training_seed: int | None = Field(None, ge=0, lt=2**63)
+    """Names the order of training alone; null = `seed`. Runs that differ in it share all that comes before."""
     ingest: IngestConfig
     pair: PairConfig = PairConfig()
     dedupe: DedupeConfig = DedupeConfig()

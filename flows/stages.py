@@ -69,7 +69,7 @@ def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[St
     deduped_pairs = steps.dedupe(store, pairs, recipe.dedupe, recipe.seed)
     deduped_pairs = steps.gate(store, deduped_pairs, deduped.check())
     yield "dedupe", [deduped_pairs]
-    sampled_pairs = steps.sample(store, deduped_pairs, recipe.sample, recipe.seed)
+    sampled_pairs = steps.sample(store, deduped_pairs, recipe.sample, recipe.seed, recipe.sample_seed)
     sampled_pairs = steps.gate(store, sampled_pairs, sampled.check(recipe.sample.size, recipe.sample.held_out))
     made = {"pair": pairs, "dedupe": deduped_pairs, "sample": sampled_pairs}
     told = {key: value for key, value in described(recipe).items() if key in ("seed", *made)}
@@ -92,7 +92,8 @@ def training_stages(
     if recipe.evaluate.sources:
         judges = judges_from_elsewhere(steps, store, recipe, sampled_pairs, model)
     yield "reference", [scored]
-    trained = steps.train(store, tokens, scored, model, recipe.train, recipe.seed)
+    order = recipe.seed if recipe.training_seed is None else recipe.training_seed
+    trained = steps.train(store, tokens, scored, model, recipe.train, order)
     yield "train", [trained]
     judged = steps.evaluate(
         store, trained, judges.tokens, judges.scored, judges.pairs, recipe.evaluate, recipe.train, recipe.seed
@@ -206,6 +207,9 @@ def described(recipe: Recipe) -> dict[str, Any]:
     settings["evaluate"].pop("sources", None)
     settings["pair"] = recipe.pair.identity()  # who asked to be left out is nobody's business
     settings["dedupe"] = recipe.dedupe.identity()
+    for key in ("sample_seed", "training_seed"):
+        if settings[key] is None:
+            del settings[key]
     if Path(recipe.model).is_absolute() or Path(recipe.model).exists():
         settings["model"] = Path(recipe.model).name
     return settings

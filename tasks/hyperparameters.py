@@ -42,7 +42,7 @@ def hyperparameters(story: Story) -> str:
             ("max_grad_norm", setting(train.get("max_grad_norm"))),
             ("max_length", f"{setting(length)} tokens, prompt and answer together; each side cut on its right"),
             ("precision", setting(train.get("precision"))),
-            ("seed", setting(story.recipe.get("seed"))),
+            ("seed", _seeds(story.recipe)),
         )
     )
     steps = story.training.height
@@ -69,3 +69,9 @@ def _loss(train: Mapping[str, Any]) -> str:
     parts = [f"{loss} loss on {reward_of(loss)}s"]
     parts += [f"{key} {setting(train[key])}" for key in (*own, "sft_weight") if train.get(key)]
     return ", ".join(parts)
+
+
+def _seeds(recipe: Mapping[str, Any]) -> str:
+    """`42`, or `42 (training_seed 7)` where a draw has a seed of its own."""
+    own = [f"{key} {recipe[key]}" for key in ("sample_seed", "training_seed") if recipe.get(key) is not None]
+    return setting(recipe.get("seed")) + (f" ({', '.join(own)})" if own else "")

@@ -37,10 +37,13 @@ class SampleConfig(StageConfig):
     """Pairs kept for evaluation, drawn first and independent of `size`."""
 
 
-def draw(rows: pl.DataFrame, config: SampleConfig, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+def draw(
+    rows: pl.DataFrame, config: SampleConfig, seed: int, train_seed: int | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows to train on and the held-out rows, each in the order of its keyed rank.
 
-    rows  pair_id (unique), site, question_id, cluster, and whatever else is to be kept
+    rows        pair_id (unique), site, question_id, cluster, and whatever else is to be kept
+    train_seed  names the draw of the train pairs in place of `seed`; the held-out pairs are those of `seed`
 
     Raises RecipeError when there are fewer than asked for.
     """
@@ -52,7 +55,8 @@ def draw(rows: pl.DataFrame, config: SampleConfig, seed: int) -> tuple[pl.DataFr
             f"sample.held_out asks for {config.held_out} pairs, but after dedupe there are {rows.height}; "
             "lower sample.held_out or add sources"
         )
-    train = left.with_columns(_rank=keyed_ranks(seed, "sample", left["pair_id"])).sort("_rank", "pair_id")
+    key = seed if train_seed is None else train_seed
+    train = left.with_columns(_rank=keyed_ranks(key, "sample", left["pair_id"])).sort("_rank", "pair_id")
     if train.height < (config.size or 1):
         asked = "all train pairs there are" if config.size is None else f"{config.size} train pairs"
         raise RecipeError(
@@ -78,14 +82,16 @@ def _hold_out(rows: pl.DataFrame, wanted: int, seed: int) -> tuple[pl.DataFrame,
     return taken, rows.join(touched, on="_unit", how="anti")
 
 
-def sample(store: Store, deduped: Manifest, config: SampleConfig, seed: int) -> Manifest:
-    """The train pairs and the held-out pairs; RecipeError when there are not enough."""
+def sample(
+    store: Store, deduped: Manifest, config: SampleConfig, seed: int, train_seed: int | None = None
+) -> Manifest:  # fmt: skip
+    """The train pairs and the held-out pairs; RecipeError when there are not enough. `train_seed` is draw's."""
 
     def build(work: Workspace) -> dict[str, int]:
         source = deduped.path("pairs.parquet")
         narrow = ["pair_id", "site", "question_id", "cluster"]
         rows = pl.concat(list(batches(source, narrow))).with_row_index("row")
-        train, held = draw(rows, config, seed)
+        train, held = draw(rows, config, seed, train_seed)
         scratch = work.partial / "scratch"
         for name, part in (("train", train), ("held_out", held)):
             shutil.rmtree(scratch, ignore_errors=True)
@@ -99,4 +105,7 @@ def sample(store: Store, deduped: Manifest, config: SampleConfig, seed: int) -> 
             "not_sampled": rows.height - train.height - held.height,
         }
 
-    return store.stage("sample", VERSION, {**config.identity(), "seed": seed}, {"deduped": deduped}, build)
+    identity = {**config.identity(), "seed": seed}
+    if train_seed not in (None, seed):  # named only where it tells another draw, so that older samples are found
+        identity["train_seed"] = train_seed
+    return store.stage("sample", VERSION, identity, {"deduped": deduped}, build)

@@ -1,12 +1,16 @@
 """What a sweep varies: values as YAML, every combination once, names that stay the same."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from flows.recipe import STAGES, load_recipe
 from flows.runs import run_name
+from flows.stages import all_stages, plain_steps
 from flows.variations import MAX_RUNS, run_names, variations, varied
 from tasks.errors import RecipeError
+from tasks.store import Store
 
 
 def test_values_are_yaml_and_a_value_may_be_a_list() -> None:
@@ -68,3 +72,21 @@ def test_what_is_no_sweep_is_refused_before_anything_runs(vary: list[str], said:
 def test_a_run_outside_a_sweep_is_named_as_before() -> None:
     assert run_name("my dir/a recipe.yaml").startswith("a-recipe-2")
     assert run_name("...").startswith("run-")
+
+
+@pytest.mark.parametrize(
+    ("override", "first"), [("training_seed=7", "train"), ("sample_seed=7", "sample"), ("train.beta=0.3", "train")]
+)
+def test_a_seed_of_its_own_moves_only_what_it_names(override: str, first: str, tmp_path: Path) -> None:
+    """As a plan has it: fingerprints before the stage are those of the plain recipe, from it on they are others."""
+
+    def fingerprints(*overrides: str) -> list[str]:
+        recipe = load_recipe("demo", [f"work_dir={tmp_path}", *overrides])
+        store = Store(tmp_path, plan=True)
+        return [found[0].fingerprint for _, found in all_stages(plain_steps(), store, recipe)]
+
+    plain, other = fingerprints(), fingerprints(override)
+    moved = [stage for stage, one, two in zip(STAGES, plain, other, strict=True) if one != two]
+    later = [stage for stage in STAGES[STAGES.index(first) :] if stage != "model"]
+    assert moved == later
+    assert fingerprints(f"{override.partition('=')[0]}={'42' if 'seed' in override else '0.1'}")[:-1] == plain[:-1]

@@ -88,6 +88,15 @@ def test_a_smaller_sample_is_the_head_of_a_larger_one_and_held_out_pairs_do_not_
         draw(rows, SampleConfig(size=everything.height + 1, held_out=held_out), seed)
 
 
+def test_another_draw_of_the_train_pairs_leaves_the_held_out_ones_where_they_are(tmp_path: Path):
+    rows = rows_of([(number // 2, number) for number in range(120)])
+    config = SampleConfig(size=30, held_out=20)
+    (train, held), (other, same) = draw(rows, config, 42), draw(rows, config, 42, 7)
+    assert same.equals(held) and not linked(other, same)
+    assert set(other["pair_id"]) != set(train["pair_id"]) and other.height == 30
+    assert draw(rows, config, 42, 42)[0].equals(train)
+
+
 def test_the_rest_of_the_unit_that_overshoots_goes_nowhere():
     rows = rows_of([(question, question) for question in range(6) for _ in range(4)])
     train, held = draw(rows, SampleConfig(size=None, held_out=6), seed=5)
@@ -140,6 +149,15 @@ def test_the_stage_writes_what_was_drawn_and_its_counts_add_up(deduped: Manifest
 
     assert again(size=30, held_out=20).files["held_out.parquet"] == done.files["held_out.parquet"]
     assert again(size=None, held_out=0).counts == {"kept": 120, "train": 120, "held_out": 0, "not_sampled": 0}
+
+
+def test_a_sample_is_found_again_where_its_draw_has_no_seed_of_its_own(deduped: Manifest, tmp_path: Path):
+    store, config = Store(tmp_path), SampleConfig(size=2, held_out=1)
+    plain = sample(store, deduped, config, 42)
+    assert sample(store, deduped, config, 42, 42).reused and "train_seed" not in plain.config
+    other = sample(store, deduped, config, 42, 7)
+    assert not other.reused and other.fingerprint != plain.fingerprint
+    assert other.files["held_out.parquet"] == plain.files["held_out.parquet"]
 
 
 def test_too_few_pairs_name_the_key_what_was_asked_and_what_there_is(deduped: Manifest, tmp_path: Path):
