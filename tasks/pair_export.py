@@ -1,7 +1,8 @@
 """The pairs as a data set for other trainers: TRL's conversational form, with a card of its own.
 
 out  train.parquet, held_out.parquet   EXPORT_SCHEMA, one row a pair, in the order of the sample
-     README.md                         the card: splits, columns, licence, where attribution stands
+     attribution.csv                   one row a post of either split, as the licence of the texts asks for
+     README.md                         the card: splits, columns, licences
 
 `datasets.load_dataset(FOLDER)` reads it without a network, and TRL's DPOTrainer takes the rows as they are.
 """
@@ -13,12 +14,12 @@ from typing import Any, Final
 import polars as pl
 import yaml
 
+from tasks.attribution import licenses, posts_used, write_attribution
 from tasks.escaping import as_markdown
 from tasks.figures import markdown_table, number
 from tasks.licences import hub_licenses
 from tasks.ordered import batches
 from tasks.store import write_text
-from tasks.story import Story
 
 _MESSAGES: Final = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 EXPORT_SCHEMA: Final = pl.Schema(
@@ -31,18 +32,22 @@ EXPORT_SCHEMA: Final = pl.Schema(
 )
 
 
-def export_pairs(splits: Mapping[str, tuple[Path, pl.Series]], story: Story, folder: Path) -> dict[str, int]:
-    """Write each split (its pairs, and the ids of those that were used) and the card; rows by split.
+def export_pairs(splits: Mapping[str, tuple[Path, pl.Series]], name: str, folder: Path) -> dict[str, int]:
+    """Write each split (its pairs, and the ids of those that were used), attribution and card; rows by split.
 
     A split without a row gets no file, since readers take an empty one for a broken one.
     """
     folder.mkdir()
     counts = {}
+    scans = []
     for split, (pairs, used) in splits.items():
         counts[split] = len(used)
+        scans.append(pl.scan_parquet(pairs).join(used.to_frame("pair_id").lazy(), on="pair_id", how="semi"))
         if len(used):
             write_split(pairs, used, folder / f"{split}.parquet")
-    write_text(folder / "README.md", card(story, counts))
+    posts = posts_used(pl.concat(scans, how="diagonal"))
+    write_attribution(posts, folder / "attribution.csv")
+    write_text(folder / "README.md", card(name, counts, posts))
     return counts
 
 
@@ -72,22 +77,23 @@ def conversational(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def card(story: Story, counts: Mapping[str, int]) -> str:
+def card(name: str, counts: Mapping[str, int], posts: pl.DataFrame) -> str:
     """README.md of the data set."""
+    by_license = licenses(posts).rows()
     files = [{"split": split, "path": f"{split}.parquet"} for split, rows in counts.items() if rows]
     metadata: dict[str, Any] = {
-        "license": hub_licenses(name for name, _, _ in story.summary.licenses),
+        "license": hub_licenses(one for one, _, _ in by_license),
         "task_categories": ["text-generation"],
         "tags": ["dpo", "preference", "trl", "stack-exchange", "prefstack"],
         "configs": [{"config_name": "default", "data_files": files}],
     }
     dumped: str = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
     splits = markdown_table(("split", "pairs"), [(split, number(rows)) for split, rows in counts.items()])
-    named = ", ".join(f"{number(count)} {as_markdown(name)} ({basis})" for name, basis, count in story.summary.licenses)
+    named = ", ".join(f"{number(count)} {as_markdown(one)} ({basis})" for one, basis, count in by_license)
     return f"""---
 {dumped}---
 
-# Preference pairs of {as_markdown(story.name)}
+# Preference pairs of {as_markdown(name)}
 
 Two answers to one Stack Exchange question, of which people voted one up: the pairs that the model was trained on, and
 those that it was judged by and never saw. Whole texts: what training cut at its length limit is not cut here.
@@ -108,7 +114,6 @@ pairs = load_dataset("path/of/this/folder")  # DPOTrainer of TRL takes it as it 
 ## Licence and attribution
 
 The texts are user content of the Stack Exchange network under **CC BY-SA**, by their authors. Whoever passes them on
-names the network, the post, its author and the licence, and keeps the licence. `attribution.csv`, one folder up, names
-the posts of the training pairs with link, author and licence: {named}. The ids of a held-out pair lead to its posts:
-https://SITE/q/QUESTION and https://SITE/a/ANSWER.
+names the network, the post, its author and the licence, and keeps the licence. `attribution.csv` names all
+{number(posts.height)} posts with link, author and licence: {named}.
 """

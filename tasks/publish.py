@@ -70,7 +70,7 @@ def publish(
         write_text(work.folder / "lineage.json", json.dumps(story.lineage, indent=1, ensure_ascii=False) + "\n")
         write_text(work.folder / "train_pair_ids.txt", "".join(f"{pair_id}\n" for pair_id in story.train_ids))
         if config.pairs:
-            export_pairs(_splits(stages, story), story, work.folder / "pairs")
+            export_pairs(_splits(stages, story), config.name, work.folder / "pairs")
         take_over(stages["train"].path("model"), work.folder / "model")
         rows, pairs = stages["tokenize"].path("train"), stages["sample"].path("train.parquet")
         if not check_model_folder(work.folder / "model", rows, pairs):

@@ -34,14 +34,22 @@ def test_every_pair_that_was_used_is_there_word_for_word(made: Manifest, finishe
         ]
 
 
-def test_datasets_reads_the_folder_by_its_card(made: Manifest, tmp_path: Path) -> None:
+def test_datasets_reads_the_folder_by_its_card(made: Manifest, finished: Any, tmp_path: Path) -> None:
     from datasets import load_dataset
 
     found = load_dataset(str(made.path("pairs")), cache_dir=str(tmp_path))
     assert {split: rows.num_rows for split, rows in found.items()} == {"train": made.counts["pairs"], "held_out": 30}
     card = DatasetCard.load(made.path("pairs/README.md"))
     assert card.data.license == ["cc-by-sa-3.0", "cc-by-sa-4.0"]
-    assert "attribution.csv" in card.text
+    posts = pl.read_csv(made.path("pairs/attribution.csv"), infer_schema=False)
+    assert f"names all\n{posts.height} posts" in card.text
+    wanted = {
+        (pair["site"], str(pair[key]))
+        for split in ("train", "held_out")
+        for pair in pl.read_parquet(finished.stages["sample"].path(f"{split}.parquet")).to_dicts()
+        for key in ("question_id", "chosen_id", "rejected_id")
+    }
+    assert set(posts.select("site", "post_id").rows()) == wanted and posts.height == len(wanted)
 
 
 def test_trl_makes_the_tokens_of_it_that_the_model_was_trained_on(
