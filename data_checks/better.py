@@ -3,10 +3,11 @@
 in   metrics.json of `evaluate`, as a dictionary
 out  one number a demand, null where the evaluation does not know it
 
-The start model, judged by the implicit reward, ties everywhere: it knows nothing. So "better than the start" is better
-than a coin; and since the chosen answer is mostly the longer one, better than a coin *at equal length*, and better than
-the rule that counts tokens, pair by pair. Lower ends of 95 % intervals, never the values alone: with few pairs a good
-value is luck. What the model finds likely without its reference must not have become worse, nor any benchmark.
+Under a log-ratio the start model ties everywhere: it knows nothing, and as a guess it is a coin. So it is not enough to
+be right more often than the start; and since the chosen answer is mostly the longer one, the model must beat a coin *at
+equal length*, and the rule that counts tokens, pair by pair. Lower ends of 95 % intervals, never the values alone: with
+few pairs a good value is luck. What the model finds likely without its reference must not have become worse, nor any
+benchmark.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ class Demand(NamedTuple):
 
 
 DEMANDS: Final = (
+    Demand("over_start_low", 0.0, None, "Pair by pair it may be right no more often than the start model."),
     Demand("at_equal_length_low", 0.5, None, "At equal length of both answers it may be no better than a coin."),
     Demand("beyond_length_low", 0.0, None, "Pair by pair it may be no better than always picking the longer answer."),
     Demand("start_gain_high", None, 0.0, "By log-probs alone it ranks the held-out pairs worse than the start model."),
@@ -43,6 +45,7 @@ SCHEMA: Final = pl.Schema(
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float | int | None]:
     """The row of SCHEMA for `metrics`."""
     found: dict[str, float | int | None] = {
+        "over_start_low": _get(metrics, "over_start", "low"),
         "at_equal_length_low": _at_equal_length(metrics),
         "beyond_length_low": _get(metrics, "baselines", "longer", "model_beyond", "low"),
         "start_gain_high": _get(metrics, "policy_only", "gain", "high"),

@@ -51,7 +51,7 @@ def metrics(
     right = rows.get_column("margin").to_numpy() > 0
     rules = baselines(rows)
     bins = curves(rows)
-    ratios = _ratios(rows, right, *rewards(rows, beta, reward))
+    ratios = _ratios(rows, right, beta, reward)
     for name, rule in rules.items():
         if rule.verdicts is not None:
             ratios[f"baseline.{name}"] = mean(rule.verdicts)
@@ -94,6 +94,8 @@ def metrics(
             "where_chosen_longer": found["where_longer"].named("accuracy"),
             "where_equally_long": found["where_equal"].named("accuracy"),
         },
+        # Pair by pair, right minus the start model's right under the same reward.
+        "over_start": found["over_start"].named("difference"),
         "policy_only": _policy_only(rows, found),
         "per_token": {
             "margin": found["per_token.margin"].named("accuracy"),
@@ -131,9 +133,10 @@ def metrics(
 
 
 def _ratios(
-    rows: pl.DataFrame, right: npt.NDArray[np.bool_], chosen_reward: pl.Series, rejected_reward: pl.Series
-) -> dict[str, Ratio]:
+    rows: pl.DataFrame, right: npt.NDArray[np.bool_], beta: float, reward: Reward
+) -> dict[str, Ratio]:  # fmt: skip
     """Every mean that needs no baseline and no curve."""
+    chosen_reward, rejected_reward = rewards(rows, beta, reward)
     chosen, rejected, ref_chosen, ref_rejected, chosen_tokens, rejected_tokens, margin = (
         rows.get_column(name).to_numpy().astype(np.float64) for name in ROWS_SCHEMA.names()[1:]
     )
@@ -141,6 +144,8 @@ def _ratios(
     chosen_change, rejected_change = chosen - ref_chosen, rejected - ref_rejected
     chosen_rate, rejected_rate = chosen_change / chosen_tokens, rejected_change / rejected_tokens
     before, after = _strict(ref_chosen, ref_rejected), _strict(chosen, rejected)
+    # What the start model is right in under the same reward: nothing under a log-ratio, of which both sides are 0.
+    start = _strict(ref_chosen / chosen_tokens, ref_rejected / rejected_tokens) * (reward == "averaged log-prob")
     return {
         "accuracy": mean(hits),
         "margin": mean(margin, share=False),
@@ -153,6 +158,7 @@ def _ratios(
         "before": mean(before),
         "after": mean(after),
         "gain": mean(after - before, share=False),
+        "over_start": mean(hits - start, share=False),
         "per_token.margin": mean(_strict(chosen_rate, rejected_rate)),
         "per_token.before": mean(_strict(ref_chosen / chosen_tokens, ref_rejected / rejected_tokens)),
         "per_token.after": mean(_strict(chosen / chosen_tokens, rejected / rejected_tokens)),

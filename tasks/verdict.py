@@ -7,6 +7,10 @@ from data_checks.better import hurt_benchmarks, unmet
 from tasks.figures import percent
 
 _SEEN: Final = {
+    "over_start_low": (
+        "Pair by pair, the lower end of what it is right beyond the start model is {} of the pairs: it is not shown to "
+        "be right more often."
+    ),
     "at_equal_length_low": (
         "At equal length of both answers the lower end of its interval is {}, and a coin gets 50 %: it may have "
         "learned nothing but length."

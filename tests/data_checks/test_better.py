@@ -50,13 +50,27 @@ def test_a_policy_that_only_learned_length_looks_good_and_is_unmasked(length_onl
 def test_a_policy_equal_to_its_start_meets_nothing_that_shows_learning() -> None:
     found = judged(trained=False)
     assert found["accuracy"] == 0.0
-    assert missed(found) == ["at_equal_length_low", "beyond_length_low"]
+    assert missed(found) == ["over_start_low", "at_equal_length_low", "beyond_length_low"]
     assert numbers(found)["start_gain_high"] == 0.0  # no better by log-probs, and no worse
 
 
 def test_a_model_that_ranks_worse_than_its_start_by_log_probs_is_seen(skilled: dict[str, Any]) -> None:
     gain = {"difference": -0.1, "low": -0.15, "high": -0.05}
     assert missed(skilled | {"policy_only": {"gain": gain}}) == ["start_gain_high"]
+
+
+def test_a_start_that_knew_as_much_without_a_reference_is_not_outdone() -> None:
+    """Under a reward without a reference the start model has an accuracy of its own."""
+    rows = made_rows(600, skill=0.85)
+    known = rows.with_columns(
+        ref_chosen_logps="chosen_logps", ref_rejected_logps="rejected_logps",
+        margin=pl.col("chosen_logps") / pl.col("chosen_tokens") - pl.col("rejected_logps") / pl.col("rejected_tokens"),
+    )  # fmt: skip
+    found = metrics(known, beta=1.0, times=50, seed=42, reward="averaged log-prob")
+    assert found["accuracy"] > 0.5 and found["over_start"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
+    assert "over_start_low" in missed(found)
+    plain = metrics(rows, beta=0.1, times=50, seed=42)
+    assert plain["over_start"]["difference"] == plain["accuracy"]
 
 
 def test_all_right_is_judged_by_the_interval_of_the_accuracy_itself() -> None:
@@ -68,7 +82,7 @@ def test_all_right_is_judged_by_the_interval_of_the_accuracy_itself() -> None:
 
 def test_no_held_out_pair_shows_nothing() -> None:
     assert missed(no_metrics("none")) == []
-    assert len(unknown(no_metrics("none"))) == 3 == numbers(no_metrics("none"))["unknown"]
+    assert len(unknown(no_metrics("none"))) == 4 == numbers(no_metrics("none"))["unknown"]
 
 
 def test_a_benchmark_is_hurt_where_its_paired_interval_says_so() -> None:
@@ -109,4 +123,4 @@ def test_a_good_model_passes_both_and_one_without_evidence_only_the_first(
     (tmp_path / "metrics.json").write_text(json.dumps(no_metrics("none")))
     assert run_check(evaluated.check().frame(tmp_path), evaluated.check()).failed("critical") == []
     (only,) = run_check(publishable.check().frame(tmp_path), publishable.check()).failed("critical")
-    assert (only.column, only.seen) == ("unknown", "3")
+    assert (only.column, only.seen) == ("unknown", "4")
