@@ -110,3 +110,28 @@ def test_ready_made_pairs_without_dates_do_not_show_that_the_later_answer_won(tm
     assert pairs["prompt"].to_list() == ["B?"]
     assert dropped["reason"].to_list() == ["later_wins", "later_wins"]
     assert done.counts["dropped.later_wins"] == 2
+
+
+def test_rows_in_another_order_give_the_same_bytes_with_every_switch_on(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    for number in range(1, 13):
+        asked = 10 * number
+        rows.append(question(asked, ClosedDate=at(9) if number % 4 == 0 else None, OwnerUserId=number))
+        rows += [
+            answer(asked + place, asked, 3 ** (7 * place % 5), CreationDate=at(place), OwnerUserId=number * place,
+                   CommunityOwnedDate=at(9) if (number + place) % 5 == 0 else None, Body=f"<p>{'x' * place * 9}</p>")
+            for place in range(1, 6)
+        ]  # fmt: skip
+    config = PairConfig(
+        exclude=[f"{SITE}/users/12", f"{SITE}/q/30"], later_wins=True, drop_closed=True, drop_community=True,
+        max_length_ratio=3.0, min_answer_chars=10, mask_personal=True, max_pairs_per_question=4, candidates=20,
+    )  # fmt: skip
+    digests = []
+    for name, given in (("one", rows), ("other", rows[::-1])):
+        source = ingest_source(
+            Store(tmp_path / name), SourceConfig(path=str(write_dump(tmp_path / name / SITE, given)))
+        )
+        done, pairs, dropped = outcome(pair(Store(tmp_path / name), [source], config, 42))
+        assert pairs.height and dropped["reason"].n_unique() >= 4
+        digests.append({file: done.files[file].sha256 for file in ("pairs.parquet", "dropped.parquet")})
+    assert digests[0] == digests[1]
