@@ -5,8 +5,8 @@ nobody in particular stays, since masking it would only spoil code: addresses of
 6761), private, loopback, link-local and documentation networks (`ipaddress.is_global`), git@HOST, and the public
 resolvers 1.1.1.1 and 8.8.8.8. A text that merely looks like it stays, too:
 
-    IPv4   four single digits (1.2.3.4 is mostly a version); after a word such as "version", v or /, or grown together
-           with letters, digits or further dots: 91.0.4472.124, v10.20.30.40, Chrome/99.10.20.30, 1.3.6.1.4.1
+    IPv4   four single digits (1.2.3.4 is mostly a version); after a word such as "version", v, / or >=, or grown
+           together with letters, digits or further dots: 91.0.4472.124, v10.20.30.40, Chrome/99.10.20.30, 1.3.6.1.4.1
     IPv6   only in the network that is given out (2000::/3), in full or with one ::, so neither times nor a::b
     phone  +CC and 8 to 15 digits in groups, or in the form of North America: (212) 736-5000, 212-736-5000. Other
            national forms cannot be told from other numbers and stay; so do numbers for films (555-01xx)
@@ -34,7 +34,9 @@ _PHONE: Final = re.compile(
     r"|\+[1-9]\d{0,2}(?:[ .-]?\(\d{1,4}\))?(?:[ .-]?\d{1,4}){2,6}"
     r"|(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-.])[2-9]\d\d[-. ]\d{4})(?![\w/=+]|[-.,]\d)"
 )
-_VERSION: Final = re.compile(r"(?:version|ver|release|build|revision|firmware|section|chapter|v)[\s:=.\"']*\Z", re.I)
+_VERSION: Final = re.compile(
+    r"(?:version|ver|release|build|revision|firmware|section|chapter|v)[\s:=.\"']*\Z|[<>~=^!]=\s*\Z", re.I
+)
 _NOBODY: Final = frozenset({"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4"})
 _RESERVED: Final = re.compile(r"(?:.*\.)?(?:example\.(?:com|net|org)|example|test|invalid|localhost|local)\Z", re.I)
 # A text without it has nothing to mask.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tasks.figures import setting
 
-_OFF: Final = (None, False, 0, [], ())
+_OFF: Final[tuple[Any, ...]] = (None, False, 0, [], ())
 _SWITCHES: Final = {
     "include_title": "title before the question's body",
     "min_gap": "least difference of rank",

@@ -19,6 +19,9 @@ TEXT_REASONS: Final = (
     "language",
 )  # fmt: skip
 SURE: Final = 0.5  # probability from which a text is held to be in a language; below it the text stays
+UNLIKE: Final = (
+    0.1  # and stays, too, where those asked for are at least so likely: English is taken for Pidgin at times
+)
 _BEGINNING: Final = 5_000  # characters of prose that tell the language
 
 # A fence, quoted or in a list or not, to its like or to the end.
@@ -75,8 +78,8 @@ class Limits:
         return found
 
     def _understood(self, text: str) -> bool:
-        named, probability = language(text)
-        return probability < SURE or named in self.languages
+        likely = languages(text)
+        return max(likely.values()) < SURE or sum(likely.get(name, 0.0) for name in self.languages) >= UNLIKE
 
 
 def code_share(text: str) -> float:
@@ -86,17 +89,17 @@ def code_share(text: str) -> float:
     return sum(len(block[2]) for block in _FENCED.finditer(text)) / len(text)
 
 
-def language(text: str) -> tuple[str, float]:
-    """ISO 639-1 code (639-3 where there is none) of the prose of a Markdown text, and its probability.
+def languages(text: str) -> dict[str, float]:
+    """How likely the prose of a Markdown text is in which language, by ISO 639-1 code (639-3 where there is none).
 
     Code, mathematics, tags and addresses are no prose.
     """
-    named, probability = _identifier().classify(_NO_PROSE.sub(" ", _FENCED.sub("\n", text))[:_BEGINNING])
-    return str(named), float(probability)
+    prose = _NO_PROSE.sub(" ", _FENCED.sub("\n", text))[:_BEGINNING]
+    return {str(name): float(likely) for name, likely in _identifier().rank(prose)}
 
 
 def known_languages() -> frozenset[str]:
-    """The codes that `language` may answer."""
+    """The codes that `languages` may answer."""
     return frozenset(_identifier().labels)
 
 

@@ -42,6 +42,7 @@ def test_personal_data_is_masked(text: str, masked: str) -> None:
         "git@github.com:torvalds/linux.git",
         "@property @user x@y $a@b$ |0>@|1>",
         "1.2.3.4 is a version, so is v10.20.30.40, version 10.20.30.40 and Chrome/99.10.20.30",
+        "base >=4.14.10.0 && <4.15, base^>=4.14.10.0, numpy==1.26.14.0",
         "91.0.4472.124 1.3.6.1.4.1.311 10.20.30.40-beta 300.1.20.30",
         "10.0.0.138 127.0.0.1 192.168.178.1 169.254.10.20 224.0.10.20 203.0.113.7",  # nobody's, RFC 5737 included
         "nameserver 8.8.8.8",

@@ -11,7 +11,7 @@ from tasks.errors import RecipeError
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.pair import PairConfig, pair
 from tasks.store import Store
-from tasks.text_switches import Limits, code_share, language
+from tasks.text_switches import Limits, code_share, languages
 from tests.tasks.test_pair import answer, outcome, question, write_dump
 
 ENGLISH = "I have tried to brew a lager at home, and it did not become clear. What should I do about it?"
@@ -62,7 +62,8 @@ def test_a_text_that_is_surely_in_another_language_goes_and_one_too_short_to_tel
     check(Limits(languages=("en", "de")), None, prompt=ENGLISH, chosen=GERMAN)
     check(english, None, chosen="Ja.")
     check(english, None, chosen=f"```\n{GERMAN}\n```\n`{GERMAN}`")  # code is in no language
-    assert language(GERMAN)[0] == "de"
+    likely = languages(GERMAN)
+    assert max(likely, key=likely.__getitem__) == "de"
 
 
 def test_of_several_reasons_the_first_in_order_is_counted() -> None:
