@@ -4,7 +4,7 @@ Prompts are compared with prompts and answers with answers; equal texts are one 
 looked at: what is called near here is so by its shingles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from tasks.ordered import batches
 
 CROWD: Final = 64  # texts in a bucket from which it is not compared all with all, but with one leader after the other
 LEADERS: Final = 2_000  # in one bucket, at most
+MET: Final = 1_000_000  # pairs of texts that are brought together at a time
 FOLLOWS: Final = 8  # leaders that a text of a crowd is near before it is left alone
 
 
@@ -102,12 +103,15 @@ def _edges(
     left_out = 0
     for bucket in sketches.buckets(entries):
         sized = bucket.with_columns(size=pl.len().over("key"))
-        small = sized.filter(pl.col("size") <= CROWD).select("key", "text")
-        met = small.join(small, on="key").filter(pl.col("text") < pl.col("text_right"))
-        codes = np.unique(_code(met["text"].to_numpy(), met["text_right"].to_numpy()))
-        new = np.setdiff1d(codes, seen, assume_unique=True)
-        found.append(new[sets.similarity(*_decoded(new)) >= threshold])
-        seen = np.union1d(seen, new)
+        met_here = [seen]
+        for small in _shares(sized.filter(pl.col("size") <= CROWD)):
+            met = small.join(small, on="key").filter(pl.col("text") < pl.col("text_right"))
+            codes = np.unique(_code(met["text"].to_numpy(), met["text_right"].to_numpy()))
+            new = codes[~_among(codes, seen)]
+            found.append(new[sets.similarity(*_decoded(new)) >= threshold])
+            met_here.append(new)
+        # A text is in one bucket of a band, so no two shares have an edge in common.
+        seen = np.sort(np.concatenate(met_here))
         crowded = sized.filter(pl.col("size") > CROWD).group_by("key", maintain_order=True).agg("text")
         for crowd in crowded["text"]:
             members = crowd.cast(pl.Int64).to_numpy()
@@ -115,6 +119,29 @@ def _edges(
             found.append(edges)
             left_out += rest
     return *_decoded(np.unique(np.concatenate(found))), left_out
+
+
+def _shares(buckets: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """`key` and `text` of whole buckets, whose texts make about MET pairs; `buckets` is sorted by key."""
+    met = np.cumsum(buckets["size"].cast(pl.Int64).to_numpy())  # a text meets as many as its bucket has
+    start = 0
+    while start < buckets.height:
+        before = int(met[start - 1]) if start else 0
+        end = min(int(np.searchsorted(met, before + MET, side="right")) + 1, buckets.height)
+        key = buckets["key"]
+        while end < buckets.height and key[end] == key[end - 1]:  # fewer than CROWD steps
+            end += 1
+        yield buckets.slice(start, end - start).select("key", "text")
+        start = end
+
+
+def _among(codes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of `codes` are in `known`, which is sorted."""
+    if not known.size:
+        return np.zeros(codes.size, dtype=np.bool_)
+    place = np.minimum(np.searchsorted(known, codes), known.size - 1)
+    found: NDArray[np.bool_] = known[place] == codes
+    return found
 
 
 def _led(members: Int, sets: ShingleSets, threshold: float) -> tuple[NDArray[np.uint64], int]:

@@ -169,7 +169,10 @@ class _Pairing:
         for number in range(math.ceil(pairs.height / BATCH)):
             batch = pairs.slice(number * BATCH, BATCH)
             wanted = _posts_of(batch).implode()
-            found = pl.concat(pl.read_parquet(path).filter(pl.col("id").is_in(wanted)) for path in texts)
+            # The pairs are in the order of their questions, and so are the texts in each of their files.
+            asked = pl.col("question_id").is_between(batch["question_id"][0], batch["question_id"][-1])
+            near = pl.scan_parquet(texts).filter(asked).collect()
+            found = near.filter(pl.col("id").is_in(wanted)).drop("question_id")
             owners = found["owner_id"].drop_nulls().unique()
             names = users.filter(pl.col("user_id").is_in(owners.implode())).collect()
             names = names.group_by("user_id").agg(pl.col("name").min())
@@ -197,7 +200,7 @@ class _Pairing:
             self._counts[f"dropped.{reason}"] += number
 
     def _convert(self, site: _Site, pairs: pl.DataFrame) -> list[Path]:
-        folder = self._work.partial / f"texts-{site.site}"
+        folder = self._work.partial / f"markdown-{site.site}"
         folder.mkdir(exist_ok=True)
         wanted = folder / "wanted.parquet"
         pl.DataFrame({"id": _posts_of(pairs)}).write_parquet(wanted)

@@ -1,7 +1,8 @@
 """The posts that candidates are made of: found in the parts of posts.parquet, each turned into Markdown once.
 
 in   one part of posts.parquet, the ids that are wanted
-out  the wanted posts of that part with `text` in place of `body`
+out  the wanted posts of that part with `text` in place of `body`, by question, so that those of a range of questions
+     are found without reading the others
 
 It runs in a worker; a part that is there is not made again.
 """
@@ -14,14 +15,17 @@ import polars as pl
 from tasks.digests import sync_file
 from tasks.markdown import to_markdown
 from tasks.pairs import UTC_MS
+from tasks.sources.posts import QUESTION
 
 TEXT_SCHEMA: Final = pl.Schema(
     {
-        "id": pl.Int64(), "text": pl.String(), "complete": pl.Boolean(), "title": pl.String(),
-        "tags": pl.List(pl.String()), "score": pl.Int64(), "created": UTC_MS, "edited": UTC_MS,
+        "id": pl.Int64(), "question_id": pl.Int64(), "text": pl.String(), "complete": pl.Boolean(),
+        "title": pl.String(), "tags": pl.List(pl.String()), "score": pl.Int64(), "created": UTC_MS, "edited": UTC_MS,
         "owner_id": pl.Int64(), "owner_name": pl.String(), "license": pl.String(),
     }
 )  # fmt: skip
+
+ROW_GROUP: Final = 1_000  # posts: what is read at least when those of a few questions are wanted
 
 
 class TextJob(TypedDict):
@@ -46,12 +50,18 @@ def convert_part(job: TextJob) -> int:
     else:
         posts = pl.read_parquet(job["posts"]).join(here, on="id", how="semi", maintain_order="left")
         converted = [to_markdown(body, job["site"]) for body in posts["body"]]
-        texts = posts.with_columns(
-            text=pl.Series([post.text for post in converted], dtype=pl.String),
-            complete=pl.Series([post.complete for post in converted], dtype=pl.Boolean),
-        ).select(TEXT_SCHEMA.names())
+        answered = pl.when(pl.col("post_type") == QUESTION).then("id").otherwise("parent_id")
+        texts = (
+            posts.with_columns(
+                question_id=answered,
+                text=pl.Series([post.text for post in converted], dtype=pl.String),
+                complete=pl.Series([post.complete for post in converted], dtype=pl.Boolean),
+            )
+            .select(TEXT_SCHEMA.names())
+            .sort("question_id", "id")
+        )
     scratch = out.with_suffix(".tmp")
-    texts.write_parquet(scratch, compression="lz4", statistics=False)
+    texts.write_parquet(scratch, compression="lz4", row_group_size=ROW_GROUP)
     sync_file(scratch)
     scratch.rename(out)
     return texts.height

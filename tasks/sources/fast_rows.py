@@ -217,14 +217,16 @@ def _columns(
     wanted = np.flatnonzero(np.isin(found.name, [names[name] for name in attributes if name in names]))
     start, end, name_of = found.start[wanted], found.end[wanted], found.name[wanted]
     raw = [data[first:after] for first, after in zip(start.tolist(), end.tolist(), strict=True)]
+    before = np.searchsorted(start, found.rare, side="right") - 1
+    held = np.unique(before[(before >= 0) & (found.rare < end[before])]).tolist() if len(wanted) else []
+    unescaped = [_unescaped(raw[place]) for place in held]
     values = pl.Series(raw, dtype=pl.Binary).cast(pl.String)
+    del raw  # as large as the range
     if found.spaced.any():
         values = values.str.replace_all(r"\r\n|[\t\r\n]", " ")
     values = values.str.replace_many(list(_USUAL.keys()), list(_USUAL.values()))
-    before = np.searchsorted(start, found.rare, side="right") - 1
-    held = np.unique(before[(before >= 0) & (found.rare < end[before])]).tolist() if len(wanted) else []
     if held:
-        values = values.scatter(held, [_unescaped(raw[place]) for place in held])
+        values = values.scatter(held, unescaped)
     columns = []
     for name in attributes:
         at = np.flatnonzero(name_of == names.get(name, -1))
