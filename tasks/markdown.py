@@ -11,6 +11,8 @@ from functools import cache
 from html import unescape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tasks.outsized import LONG, outsized
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,10 +30,9 @@ _AWAY: Final = re.compile(
     r"|\\+",
     re.DOTALL,
 )
-_LONG: Final = 50_000  # characters; the library takes quadratic time over the attributes of one tag
-_LONG_TAG: Final = re.compile(f"<[^<>]{{{_LONG}}}")
 # Over posts with no other tags than these the library's quick way gives the same, in half the time.
 _NOT_PLAIN: Final = re.compile(r"<(?!/?(?:p|a|em|strong|code|pre|img|h[1-3]|b|i)[ >])")
+_GROWTH: Final = 5  # times the HTML; links made absolute and tables in pipes stay far below
 _LONGEST_MATHS: Final = 200_000  # characters of a post; no true one has more, and the search could take long
 
 
@@ -46,8 +47,7 @@ class Converted(NamedTuple):
 def to_markdown(html: str, site: str) -> Converted:
     """The Markdown of a post of `site`, stripped. Links relative to the site are made absolute, code is left alone."""
     library = _library(site)
-    long = len(html) > _LONG
-    if long and _LONG_TAG.search(html):
+    if outsized(html):
         return Converted("", False)
     hidden, mark = html, None
     away: list[str] = []
@@ -56,7 +56,7 @@ def to_markdown(html: str, site: str) -> Converted:
         if mark is not None:
             hidden = _put_away(html, mark, away)
     options = library.options
-    if not long and _NOT_PLAIN.search(hidden) is None:
+    if len(html) <= LONG and _NOT_PLAIN.search(hidden) is None:
         options = library.plain_options
     elif "</table>" in hidden:  # without the empty paragraph a table in a div runs into a quotation that follows
         hidden = hidden.replace("</table>", "</table><p></p>")
@@ -70,6 +70,8 @@ def to_markdown(html: str, site: str) -> Converted:
     if away:
         text = _put_back(text, str(mark), away)
     warnings = result.warnings
+    if len(text) > max(LONG, _GROWTH * len(html)):
+        return Converted("", False)
     complete = not warnings or all(str(warning.kind) != "depth_limit_exceeded" for warning in warnings)
     return Converted(text.strip(), complete)
 

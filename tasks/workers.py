@@ -26,6 +26,17 @@ MAX_WORKERS: Final = 4  # each may take 300 MB: all of them together must stay u
 WORTH_WORKERS: Final = 5  # parts of 32 MiB: each takes about as long as a worker takes to start
 # One range after another needs the same memory: what polars' allocator gives back too soon costs a sixth of the time.
 _ENVIRONMENT: Final = {"POLARS_MAX_THREADS": "1", "_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:10000"}
+_OWN_SIGNALS: Final = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+
+
+class WorkerDied(Transient):
+    """A worker ended before it had answered."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """`status` as of a child: below zero the signal that ended it."""
+        super().__init__(message)
+        self.by_itself = -status in _OWN_SIGNALS
+        """Whether the work did it and nobody from outside: it would end so again."""
 
 
 def cores() -> int:
@@ -108,7 +119,8 @@ class _Worker:
         except (OSError, ValueError):
             line = ""
         if not line:
-            raise Transient(f"a worker ({kind}) died: {self._last_words()}; run again to go on from there")
+            said = self._last_words()
+            raise WorkerDied(f"a worker ({kind}) died: {said}; run again to go on from there", self._process.wait())
         answer = json.loads(line)
         if "input_error" in answer:
             raise InputError(answer["input_error"])

@@ -8,6 +8,7 @@ path is never used for writing; links, devices and folders are no files. What is
 py7zr; 7-Zip unpacks where it is installed, since it uses every core on the BZip2 that official dumps are packed with.
 """
 
+import errno
 import resource
 import shutil
 import subprocess
@@ -67,7 +68,8 @@ def _unpack(handle: IO[bytes], archive: Path, folder: Path, job: UnpackJob) -> d
     except py7zr.exceptions.PasswordRequired as error:
         raise InputError(f"{archive} is locked with a password") from error
     except OSError as error:
-        if error.errno is not None:  # the surroundings; lzma and bz2 raise OSError without a number for bad data
+        # The surroundings have a number; lzma and bz2 have none for bad data, and a place that no file has is that too.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise InputError(f"{archive} is damaged or cut short: {error}") from error
     except Exception as error:  # a damaged archive comes out of py7zr and its decoders as almost anything

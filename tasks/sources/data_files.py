@@ -23,7 +23,8 @@ from tasks.manifest import digest_json
 
 SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz", ".parquet")
 MAX_LINE: Final = 32 << 20  # bytes of one row of JSON; a post has 200 kB at most
-_BATCH: Final = 500  # rows of Parquet decoded at a time
+_MOST_JUNK: Final = 200_000  # lines that are no rows, from which more of them than rows are not worth counting
+_BATCH: Final = 100  # rows of Parquet decoded at a time
 _READ: Final = 1 << 20
 _FREE: Final = 1 << 28  # bytes that a gzip file may unpack to whatever its size
 
@@ -113,7 +114,7 @@ def _rows_of(
     head = handle.read(_READ)
     handle.seek(0)
     if head.startswith(_PARQUET):
-        yield from _parquet_rows(path, name, columns)
+        yield from _parquet_rows(path, name, columns, max_ratio)
         return
     text: IO[bytes] = handle
     if head.startswith(_GZIP):
@@ -142,6 +143,12 @@ def what_else(head: bytes) -> str | None:
     return None
 
 
+def _too_large(path: Path, most: int) -> InputError:
+    return InputError(
+        f"{path} unpacks to more than {most} bytes, more than max_ratio allows: raise that if the file is to be trusted"
+    )
+
+
 class _Unpacked(io.RawIOBase):
     """The bytes of a gzip file, which must not be out of proportion to its size."""
 
@@ -158,10 +165,7 @@ class _Unpacked(io.RawIOBase):
         data = self._file.read(len(buffer))
         self._read += len(data)
         if self._read > self._most:
-            raise InputError(
-                f"{self._path} unpacks to more than {self._most} bytes, more than max_ratio allows: raise that if the "
-                "file is to be trusted"
-            )
+            raise _too_large(self._path, self._most)
         buffer[: len(data)] = data
         return len(data)
 
@@ -185,6 +189,8 @@ def _line_rows(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
         values = _parsed(line)
         if values is None:
             first = first or place
+            if number - good > _MOST_JUNK and number > 2 * good:
+                raise InputError(f"{path} is not JSON Lines: most of its first {number} lines are no JSON objects")
             yield Row(place, {}, "malformed")
             continue
         good += 1
@@ -242,11 +248,12 @@ def _skip_blank(window: str, at: int, *, first: bool) -> int:
     return at
 
 
-def _parquet_rows(path: Path, name: str, columns: Collection[str]) -> Iterator[Row]:
+def _parquet_rows(path: Path, name: str, columns: Collection[str], max_ratio: float) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
+    number = size = 0
+    most = max(_FREE, int(path.stat().st_size * max_ratio))
     try:
         with pq.ParquetFile(path, buffer_size=_READ, pre_buffer=False) as file:
             there: Sequence[str] = file.schema_arrow.names
@@ -254,11 +261,22 @@ def _parquet_rows(path: Path, name: str, columns: Collection[str]) -> Iterator[R
             if len(set(there)) < len(there):
                 raise InputError(f"{path} has two columns of one name")
             for batch in file.iter_batches(_BATCH, columns=wanted, use_threads=False):
-                for values in batch.to_pylist():
+                plain = [_decoded(column) for column in batch.columns]
+                size += sum(column.nbytes for column in plain)
+                if size > most:
+                    raise _too_large(path, most)
+                for values in pa.RecordBatch.from_arrays(plain, names=batch.schema.names).to_pylist():
                     number += 1
                     yield Row(f"{name}row {number}", values)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         said = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is damaged or cut short after row {number}: {said}") from error
+
+
+def _decoded(column: Any) -> Any:
+    """An Arrow array with each value where it stands: a text that a dictionary holds once may be in every row."""
+    import pyarrow as pa
+
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column

@@ -23,7 +23,7 @@ from tasks.sources.ranges import LINE_SCHEMA, RangeJob, RangeResult, Table, writ
 from tasks.sources.settle import removals
 from tasks.sources.xml_file import Cut, cut
 from tasks.store import Workspace
-from tasks.workers import MAX_WORKERS, WORTH_WORKERS, cores, perform_all
+from tasks.workers import MAX_WORKERS, WORTH_WORKERS, WorkerDied, cores, perform_all
 
 _SCHEMAS: Final[dict[Table, pl.Schema]] = {"posts": POST_SCHEMA, "users": USER_SCHEMA}
 
@@ -93,8 +93,13 @@ def _files(dump: Dump, limits: Limits, work: Workspace) -> tuple[Path, Path | No
                 "archive": str(archive), "folder": str(work.partial), "wanted": names,
                 "max_bytes": limits.max_bytes, "max_ratio": limits.max_ratio,
             }  # fmt: skip
-            for _ in perform_all("unpack", [request], workers=1):
-                pass
+            try:
+                for _ in perform_all("unpack", [request], workers=1):
+                    pass
+            except WorkerDied as error:
+                if not error.by_itself:
+                    raise
+                raise InputError(f"{archive} cannot be unpacked: it asks for too much memory, or is damaged") from error
         ready.touch()
     users = work.partial / "users.xml.unpacked"
     return work.partial / "posts.xml.unpacked", users if users.is_file() else None

@@ -20,6 +20,8 @@ MAX_ROW_BYTES: Final = 128 << 20
 _HEAD: Final = 1 << 20
 _ROW: Final = re.compile(rb"<row[\s/>]")
 _DECLARATION: Final = re.compile(rb"""^<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
+_MARKUP: Final = re.compile(rb"<[!?]")
+_BLANK: Final = bytes(byte if byte in b"\r\n" else ord(" ") for byte in range(256))
 _CLOSERS: Final = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}
 
 
@@ -149,10 +151,11 @@ def _blank(data: bytes, closer: bytes, shown: str, *, last: bool) -> tuple[bytes
                 return bytes(out), data[keep:], closer
             out += _spaces(data[at : end + len(closer)])
             at, closer = end + len(closer), b""
-        start = min((place for mark in (b"<!", b"<?") if (place := data.find(mark, at)) >= 0), default=-1)
-        if start < 0:
+        found = _MARKUP.search(data, at)
+        if found is None:
             keep = len(data) if last else max(at, len(data) - 1)
             return bytes(out + data[at:keep]), data[keep:], b""
+        start = found.start()
         out += data[at:start]
         if len(data) - start < 9 and not last:
             return bytes(out), data[start:], b""
@@ -167,7 +170,7 @@ def _blank(data: bytes, closer: bytes, shown: str, *, last: bool) -> tuple[bytes
 
 
 def _spaces(data: bytes) -> bytes:
-    return re.sub(rb"[^\r\n]", b" ", data)
+    return data.translate(_BLANK)
 
 
 def _check_root(header: bytes, shown: str, root: str, *, whole: bool) -> None:
@@ -186,7 +189,10 @@ def _check_root(header: bytes, shown: str, root: str, *, whole: bool) -> None:
         raise InputError(f"{shown} is not a dump, or is damaged at its very beginning: {said}") from error
     if tags[:1] != [root] or len(tags) != 2 - whole:
         found = f"its root is <{tags[0]}>" if tags else "it has no root"
-        raise InputError(f"{shown} is not a dump: {found} where <{root}> with rows was expected")
+        wanted = f"<{root}> with rows"
+        if tags[:1] == [root]:
+            found, wanted = f"there is a <{tags[1]}>", "a <row>"
+        raise InputError(f"{shown} is not a dump: {found} where {wanted} was expected")
 
 
 def _next_row(handle: IO[bytes], at: int, size: int, shown: str) -> int | None:
