@@ -1,114 +1,62 @@
 """A dump to Markdown pairs: ours against iterparse, BeautifulSoup, markdownify and pairs in Python.
 
-    python benchmarks/ingest.py [--json] [--megabytes 100] [--runs 3] [--dump FOLDER_OR_POSTS_XML]
+    python benchmarks/ingest.py [--json] [--megabytes 100 500 2000] [--peer-megabytes 100] [--runs 3] [--dump SMALL]
 
-The dump is made of a small one: its rows again and again with other ids, each body with a text of its own. All sides
-read the same Posts.xml, rank by `pm`, keep 10 pairs a question and draw the same number of candidates. `peer` converts
-the three texts of each pair, as the notebook behind the recipe's data does; `peer_once` converts each post once, as
-ours does. Each run is a process of its own; runs are interleaved and ratios are ours / peer of the medians. CPU seconds
-are those of a whole run, all processes and their start included; memory is the largest sum over a process and its
-children of what each has to itself and its share of what is shared. `ours.mb_per_cpu_second` is that of the part before
-Markdown: from the file to posts and candidates.
+The dump is made of a small one (benchmarks/made_dump.py). All sides read the same Posts.xml, rank by `pm`, keep 10
+pairs a question and draw the same number of candidates. `peer` converts the three texts of each pair, as the notebook
+behind the recipe's data does; `peer_once` converts each post once, as ours does. Each run is a process of its own; runs
+are interleaved, numbers are medians and ratios are ours / peer. CPU seconds are those of all processes of a run, their
+start included; memory is the largest sum, over a process and its children, of what each has to itself and its share of
+what is shared. Ours is told stage by stage: `read` (the file to posts), `choose` (candidates on numbers alone),
+`convert` (their texts to Markdown pairs), `dedupe` (exact and near). The ratios are for everything before `dedupe`,
+which the peer has not; `mb_per_cpu_second` is XML over the CPU seconds of `read` and `choose`, start included. The peer
+runs at sizes up to --peer-megabytes. Without --json tables are printed, as in docs/benchmarks.md.
 """
 
 import argparse
 import json
-import math
-import random
-import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-SITE = "bench.stackexchange.com"
-REAL = Path(__file__).parents[1].parent / "shared" / "data" / "stackexchange" / "beer.stackexchange.com"
-_IDS = re.compile(rb' (Id|ParentId|AcceptedAnswerId)="(\d+)"')
+ROOT: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # run as a file, this folder is on the path and not the one above
 
+from benchmarks.ingest_peer import peer  # noqa: E402
+from benchmarks.ingest_tables import extrapolated, tables  # noqa: E402
+from benchmarks.made_dump import small_dump, write_dump  # noqa: E402
 
-def small_dump(given: Path | None) -> list[bytes]:
-    """The rows of a small dump: the one given, a real one where there is one, else made of words."""
-    if given is not None:
-        return rows_of((given / "Posts.xml" if given.is_dir() else given).read_bytes())
-    if REAL.is_dir():
-        import py7zr
-
-        with tempfile.TemporaryDirectory() as folder, py7zr.SevenZipFile(next(REAL.glob("*.7z"))) as archive:
-            archive.extract(folder, targets=["Posts.xml"])
-            return rows_of((Path(folder) / "Posts.xml").read_bytes())
-    return list(made_rows(random.Random(7)))
+STAGES: Final = ("read", "choose", "convert", "dedupe")
+_BEGINS: Final = {"pairing": "choose", "converting": "convert"}  # by the first word of what the pipeline says
 
 
-def rows_of(xml: bytes) -> list[bytes]:
-    return [line for line in xml.splitlines() if b"<row " in line]
-
-
-def made_rows(chance: random.Random) -> Iterator[bytes]:
-    """Questions with two to five answers, about 1 kB each: paragraphs, code, lists and links."""
-    words = ["".join(chance.choices("etaoinshrdlu", k=chance.randint(2, 9))) for _ in range(3000)]
-
-    def body() -> str:
-        said = []
-        for _ in range(chance.randint(2, 6)):
-            text = " ".join(chance.choices(words, k=chance.randint(8, 40)))
-            forms = [
-                f"<p>{text}</p>", f"<pre><code>{text}\n    x = 1 &lt; 2\n</code></pre>",
-                f"<ul>\n<li>{text}</li>\n</ul>", f'<p>see <a href="https://example.com/x">{text}</a> for $x_1$</p>',
-            ]  # fmt: skip
-            said.append(chance.choice(forms))
-        return "\n".join(said).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;").replace("\n", "&#xA;")
-
-    usual = 'CreationDate="2014-01-21T20:26:05.383" OwnerUserId="3" LastActivityDate="2014-01-21T20:26:05.383"'
-    number = 0
-    for _ in range(1000):
-        number += 1
-        question = number
-        yield f'  <row Id="{number}" PostTypeId="1" {usual} Score="2" Body="{body()}" Tags="&lt;a&gt;" />'.encode()
-        for _ in range(chance.randint(2, 5)):
-            number += 1
-            score = chance.randint(-2, 40)
-            yield (
-                f'  <row Id="{number}" PostTypeId="2" ParentId="{question}" {usual} Score="{score}" Body="{body()}" />'
-            ).encode()
-
-
-def write_dump(folder: Path, rows: list[bytes], megabytes: int) -> Path:
-    """A dump of about so many megabytes in `folder`."""
-    (folder / SITE).mkdir()
-    path = folder / SITE / "Posts.xml"
-    step = 1 + max(int(found[1]) for row in rows for found in _IDS.findall(row))
-    size = copy = 0
-    with open(path, "wb") as out:
-        out.write(b'\xef\xbb\xbf<?xml version="1.0" encoding="utf-8"?>\r\n<posts>\r\n')
-        while size < megabytes * 1_000_000:
-            for number, row in enumerate(rows):
-                other = _IDS.sub(lambda found: b' %s="%d"' % (found[1], int(found[2]) + copy * step), row)  # noqa: B023
-                mark = b'Body="&lt;p&gt;Copy %d of row %d.&lt;/p&gt;&#xA;' % (copy, number)
-                size += out.write(other.replace(b'Body="', mark, 1) + b"\r\n")
-            copy += 1
-        out.write(b"</posts>")
-    return path
-
-
-def ours(posts: Path, candidates: int) -> dict[str, Any]:
-    """Ingest and pair as the pipeline does them."""
+def ours(posts: Path, candidates: int, *, dedupes: bool) -> dict[str, Any]:
+    """Ingest, pair and dedupe as the pipeline does them; when each stage ended, and the CPU seconds until then."""
+    from tasks.dedupe import DedupeConfig, dedupe
     from tasks.ingest import SourceConfig, ingest_source
     from tasks.pair import PairConfig, pair
     from tasks.store import Report, Store
 
-    before_markdown: list[float] = []
+    ends: dict[str, tuple[float, float, float]] = {}
+    running = "read"
+
+    def begin(stage: str) -> None:
+        nonlocal running
+        ends[running] = (time.monotonic(), *cpu_seconds())
+        running = stage
 
     class Clock(Report):
         def message(self, stage: str, text: str) -> None:
-            if text.startswith("converting"):
-                before_markdown.append(cpu_seconds())
+            begun = _BEGINS.get(text.split()[0])
+            if begun is not None:
+                begin(begun)
 
         def progress(self, stage: str, done: float, total: float | None, unit: str) -> None:
             pass
@@ -116,94 +64,40 @@ def ours(posts: Path, candidates: int) -> dict[str, Any]:
     store = Store(posts.parent.parent / "work", report=Clock())
     source = ingest_source(store, SourceConfig(path=str(posts)))
     done = pair(store, [source], PairConfig(candidates=candidates), 42)
-    return {"rows": source.counts["rows"], "pairs": done.counts["pairs"], "before_markdown_s": before_markdown[0]}
+    begin("dedupe")
+    kept = dedupe(store, done, DedupeConfig(), 42).counts["kept"] if dedupes else None
+    begin("")
+    stored = sum(path.stat().st_size for path in (store.work_dir / "store").rglob("*") if path.is_file())
+    counts = {"rows": source.counts["rows"], "pairs": done.counts["pairs"], "kept": kept, "stored_mb": stored / 1e6}
+    return counts | {"ends": {stage: ends[stage] for stage in STAGES[: 3 + dedupes]}}
 
 
-def peer(posts: Path, candidates: int, *, once: bool) -> dict[str, Any]:
-    """The same with the libraries that one reaches for first; `once`: no post is converted twice."""
-    import xml.etree.ElementTree as ElementTree
-
-    from bs4 import BeautifulSoup
-    from markdownify import MarkdownConverter
-
-    questions: dict[int, tuple[str, int | None]] = {}
-    answers: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
-    rows = 0
-    parsing = ElementTree.iterparse(posts, events=("start", "end"))
-    root = next(parsing)[1]
-    for event, row in parsing:
-        if event == "start" or row.tag != "row":
-            continue
-        rows += 1
-        if row.get("PostTypeId") == "1":
-            accepted = row.get("AcceptedAnswerId")
-            questions[int(row.get("Id", 0))] = (row.get("Body", ""), int(accepted) if accepted else None)
-        elif row.get("PostTypeId") == "2":
-            kept = (int(row.get("Id", 0)), int(row.get("Score", 0)), row.get("Body", ""))
-            answers[int(row.get("ParentId", 0))].append(kept)
-        root.clear()
-
-    chance = random.Random(42)
-    pairs = []
-    for number, (_, accepted) in questions.items():
-        ranked = [
-            (-1 if votes < 0 else round(math.log2(1 + votes)) + (answer == accepted), answer, body)
-            for answer, votes, body in answers.get(number, [])
-        ]
-        found = [
-            (number, *((one, other) if one[0] > other[0] else (other, one)))
-            for place, one in enumerate(ranked)
-            for other in ranked[place + 1 :]
-            if one[0] != other[0]
-        ]
-        pairs += found if len(found) <= 10 else chance.sample(found, 10)
-    if len(pairs) > candidates:
-        pairs = chance.sample(pairs, candidates)
-
-    converter = MarkdownConverter(heading_style="ATX")
-    texts: dict[int, str] = {}
-
-    def text(number: int, html: str) -> str:
-        if number in texts:
-            return texts[number]
-        made = converter.convert_soup(BeautifulSoup(html, "html.parser")).strip()
-        if once:
-            texts[number] = made
-        return made
-
-    with open(posts.parent.parent / "peer.jsonl", "w", encoding="utf-8") as out:
-        for number, chosen, rejected in pairs:
-            prompt = text(number, questions[number][0])
-            made = {"prompt": prompt, "chosen": text(*chosen[1:]), "rejected": text(*rejected[1:])}
-            out.write(json.dumps(made) + "\n")
-    return {"rows": rows, "pairs": len(pairs)}
-
-
-def cpu_seconds() -> float:
-    """Of this process and of its children, those still at work included."""
+def cpu_seconds() -> tuple[float, float]:
+    """Of this process, and of its children, those still at work included."""
     import psutil
 
-    total = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, others = (sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     for child in psutil.Process().children(recursive=True):
         spent = child.cpu_times()
-        total += spent.user + spent.system
-    return total
+        others += spent.user + spent.system
+    return own, others
 
 
-def measured(side: str, posts: Path, candidates: int) -> dict[str, Any]:
+def measured(side: str, posts: Path, options: argparse.Namespace) -> dict[str, Any]:
     """One run of one side in a process of its own."""
     import psutil
 
+    shutil.rmtree(posts.parent.parent / "work", ignore_errors=True)
     started = time.monotonic()
     before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     child = subprocess.Popen(
-        [sys.executable, __file__, "--side", side, "--dump", str(posts), "--candidates", str(candidates)],
+        [sys.executable, __file__, "--side", side, "--dump", str(posts), "--candidates", str(options.candidates),
+         *(["--no-dedupe"] if options.no_dedupe else [])],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    peak = 0
+    seen: list[tuple[float, int]] = []
 
     def watch() -> None:
-        nonlocal peak
         whole = psutil.Process(child.pid)
         while child.poll() is None:
             total = 0
@@ -212,8 +106,8 @@ def measured(side: str, posts: Path, candidates: int) -> dict[str, Any]:
                     total += process.memory_full_info().pss
             except psutil.Error:
                 pass  # one of them has just ended
-            peak = max(peak, total)
-            time.sleep(0.1)
+            seen.append((time.monotonic(), total))
+            time.sleep(0.05)
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -221,48 +115,92 @@ def measured(side: str, posts: Path, candidates: int) -> dict[str, Any]:
     watching.join()
     if child.returncode:
         raise SystemExit(f"{side} failed")
+    found: dict[str, Any] = json.loads(said)
+    result = {name: found[name] for name in ("rows", "pairs")}
+    if side == "ours":
+        return result | _by_stage(found, started, seen)
     spent = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
-    return json.loads(said) | {"cpu_s": spent, "wall_s": time.monotonic() - started, "memory_mb": peak / 1e6}
+    return result | {"cpu_s": spent, "wall_s": time.monotonic() - started, "memory_mb": max(m for _, m in seen) / 1e6}
+
+
+def _by_stage(found: dict[str, Any], started: float, seen: list[tuple[float, int]]) -> dict[str, Any]:
+    """What each stage took: CPU seconds of the main process and of its workers, wall seconds, largest memory."""
+    result: dict[str, Any] = {"kept": found["kept"], "stored_mb": found["stored_mb"]}
+    clock, own, others = started, 0.0, 0.0
+    memory: dict[str, float] = {}
+    for stage, (end, own_end, others_end) in found["ends"].items():
+        memory[stage] = max((total for at, total in seen if clock < at <= end), default=0) / 1e6
+        result |= {
+            f"{stage}_cpu_s": own_end + others_end - own - others, f"{stage}_workers_cpu_s": others_end - others,
+            f"{stage}_wall_s": end - clock, f"{stage}_memory_mb": memory[stage],
+        }  # fmt: skip
+        clock, own, others = end, own_end, others_end
+    before = STAGES[:3]  # what the peer does too
+    for name in ("cpu_s", "wall_s"):
+        result[name] = sum(result[f"{stage}_{name}"] for stage in before)
+    return result | {"memory_mb": max(memory[stage] for stage in before), "largest_memory_mb": max(memory.values())}
 
 
 def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {name: round(statistics.median(run[name] for run in runs), 2) for name in runs[0]}
+    return {name: None if runs[0][name] is None else round(statistics.median(run[name] for run in runs), 2)
+            for name in runs[0]}  # fmt: skip
+
+
+def at_size(megabytes: int, options: argparse.Namespace) -> dict[str, Any]:
+    """All sides at one size."""
+    names = ["ours"] + (["peer", "peer_once"] if megabytes <= options.peer_megabytes else [])
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        posts = write_dump(Path(folder), small_dump(options.dump), megabytes)
+        size = posts.stat().st_size / 1e6
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for _ in range(options.runs):
+            for name in names:
+                runs[name].append(measured(name, posts, options))
+    sides: dict[str, Any] = {name: middle(done) for name, done in runs.items()}
+    mine = sides["ours"]
+    mine["mb_per_cpu_second"] = round(size / (mine["read_cpu_s"] + mine["choose_cpu_s"]), 1)
+    result = {"megabytes": round(size, 1), "runs": options.runs, **sides}
+    if "peer" in sides:
+        result |= {
+            "cpu_ratio": round(mine["cpu_s"] / sides["peer"]["cpu_s"], 4),
+            "cpu_ratio_once": round(mine["cpu_s"] / sides["peer_once"]["cpu_s"], 4),
+            "memory_ratio": round(mine["memory_mb"] / sides["peer"]["memory_mb"], 4),
+        }
+    return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one object and nothing else")
-    parser.add_argument("--megabytes", type=int, default=100, help="size of the made Posts.xml")
+    parser.add_argument("--megabytes", type=int, nargs="*", default=[100], help="sizes of the made Posts.xml")
+    parser.add_argument("--peer-megabytes", type=int, default=100, help="largest size that the peer is run at")
     parser.add_argument("--runs", type=int, default=3, help="of each side, interleaved")
     parser.add_argument("--candidates", type=int, default=100_000, help="pairs converted to Markdown, at most")
-    parser.add_argument("--dump", type=Path, help="the small dump that the large one is made of")
+    parser.add_argument("--no-dedupe", action="store_true", help="end with the pairs")
+    parser.add_argument("--dump", type=Path, help="the small dump that the large one is made of: Posts.xml or a .7z")
+    parser.add_argument("--scratch", type=Path, help="folder for the dumps: three times the largest in disk")
     parser.add_argument("--side", choices=["ours", "peer", "peer_once"], help=argparse.SUPPRESS)
+    parser.add_argument("--add", type=Path, nargs="+", default=[], help="JSON of other runs, to be told with this one")
     options = parser.parse_args()
     if options.side:
-        if options.side == "ours":
-            print(json.dumps(ours(options.dump, options.candidates)))
-        else:
-            print(json.dumps(peer(options.dump, options.candidates, once=options.side == "peer_once")))
+        print(json.dumps(one_side(options)))
         return
-    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": [], "peer_once": []}
-    with tempfile.TemporaryDirectory() as folder:
-        posts = write_dump(Path(folder), small_dump(options.dump), options.megabytes)
-        size = posts.stat().st_size
-        for _ in range(options.runs):
-            for side, done in runs.items():
-                subprocess.run(["rm", "-rf", str(Path(folder) / "work")], check=True)
-                done.append(measured(side, posts, options.candidates))
-    sides = {side: middle(done) for side, done in runs.items()}
-    sides["ours"]["mb_per_cpu_second"] = round(size / 1e6 / sides["ours"]["before_markdown_s"], 1)
-    result = {
-        "megabytes": round(size / 1e6, 1),
-        "runs": options.runs,
-        **sides,
-        "cpu_ratio": round(sides["ours"]["cpu_s"] / sides["peer"]["cpu_s"], 4),
-        "cpu_ratio_once": round(sides["ours"]["cpu_s"] / sides["peer_once"]["cpu_s"], 4),
-        "memory_ratio": round(sides["ours"]["memory_mb"] / sides["peer"]["memory_mb"], 4),
-    }
-    print(json.dumps(result) if options.json else json.dumps(result, indent=1))
+    sizes = [size for path in options.add for size in json.loads(path.read_text(encoding="utf-8"))["sizes"]]
+    sizes = sorted(sizes + [at_size(number, options) for number in options.megabytes], key=lambda one: one["megabytes"])
+    result: dict[str, Any] = {"sizes": sizes, "extrapolated": extrapolated(sizes)}
+    compared = [size for size in sizes if "peer" in size]
+    if compared:  # the largest at which the peer ran
+        named = ("megabytes", "ours", "peer", "peer_once", "cpu_ratio", "cpu_ratio_once", "memory_ratio")
+        result = {name: compared[-1][name] for name in named} | result
+    print(json.dumps(result) if options.json else tables(result))
+
+
+def one_side(options: argparse.Namespace) -> dict[str, Any]:
+    posts = options.dump
+    if options.side == "ours":
+        return ours(posts, options.candidates, dedupes=not options.no_dedupe)
+    once = options.side == "peer_once"
+    return peer(posts, posts.parent.parent / "peer.jsonl", options.candidates, once=once)
 
 
 if __name__ == "__main__":
