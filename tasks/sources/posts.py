@@ -127,18 +127,16 @@ def _split(judged: pl.DataFrame, raw: pl.DataFrame, schema: pl.Schema) -> Typed:
     table = judged.filter(pl.col("reason").is_null()).select(schema.names()).cast(schema)
     bad = judged.filter(pl.col("reason").is_in(FAULTS))
     shown = {"bad_type": "PostTypeId", "bad_id": "Id", "bad_score": "Score", "bad_date": "CreationDate"}
-    faults = bad.select(
-        "row",
-        "reason",
-        post_id=pl.col("id") if "id" in bad.columns else pl.lit(None, pl.Int64),
-        value=pl.lit(None, pl.String),
+    value = pl.coalesce(
+        pl.lit(None, pl.String),
+        *(
+            pl.when(pl.col("reason") == reason).then(raw[name].gather(bad["row"]).fill_null("").str.slice(0, 80))
+            for reason, name in shown.items()
+            if name in raw.columns
+        ),
     )
-    if faults.height:
-        values = [
-            str(raw[shown[reason]][row] or "")[:80] if reason in shown else None
-            for row, reason in faults.select("row", "reason").iter_rows()
-        ]
-        faults = faults.with_columns(value=pl.Series(values, dtype=pl.String))
+    post_id = pl.col("id") if "id" in bad.columns else pl.lit(None, pl.Int64)
+    faults = bad.select("row", "reason", post_id=post_id, value=value)
     return Typed(table, faults, skipped)
 
 

@@ -10,8 +10,9 @@ It runs in a worker; a range whose JSON is there is not read again.
 
 import json
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
+import numpy as np
 import polars as pl
 
 from tasks.digests import sync_file
@@ -105,18 +106,16 @@ def _typed(rows: Rows, job: RangeJob) -> Typed:
 
 def _with_lines(faults: pl.DataFrame, rows: Rows, data: bytes) -> pl.DataFrame:
     """`faults` in the order of the file, with `line`: how many lines of the range are before each row."""
-    found: list[dict[str, Any]] = [
-        {"offset": rows.offsets[row], "reason": reason, "post_id": post_id, "value": value}
-        for row, reason, post_id, value in faults.select("row", "reason", "post_id", "value").iter_rows()
-    ]
-    found += [{"offset": offset, "reason": "bad_character", "post_id": None, "value": None} for offset in rows.unusable]
-    found.sort(key=lambda fault: int(fault["offset"]))
-    line = at = 0
-    for fault in found:
-        line += data.count(b"\n", at, fault["offset"])
-        at = fault["offset"]
-        fault |= {"pair_id": None, "place": None, "line": line}
-    return pl.DataFrame(found, schema=LINE_SCHEMA)
+    offsets = np.array(rows.offsets, dtype=np.int64)
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    of_rows = faults.with_columns(offset=pl.Series(offsets[faults["row"].to_numpy()], dtype=pl.Int64))
+    of_characters = pl.DataFrame({"offset": rows.unusable}, schema={"offset": pl.Int64}).with_columns(
+        reason=pl.lit("bad_character")
+    )
+    found = pl.concat([of_rows, of_characters], how="diagonal").sort("offset")
+    line = pl.Series(np.searchsorted(ends, found["offset"].to_numpy()), dtype=pl.Int64)
+    nothing = pl.lit(None, pl.String)
+    return found.with_columns(line=line, pair_id=nothing, place=nothing).select(LINE_SCHEMA.names()).cast(LINE_SCHEMA)
 
 
 def _result(

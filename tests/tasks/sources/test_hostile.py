@@ -131,6 +131,7 @@ REFUSED = {
     "NULs": (b"\0" * 2_000_000, "not a dump"),
     "elements without end": (b"<posts>" * 400_000, "not a dump"),
     "rows without end": (b"<posts>" + b"<row>" * 200_000, "damaged or cut short"),
+    "millions of rows without attributes": (b"<posts>" + b"<row/>" * 2_000_000 + b"</posts>", "hold no posts"),
     "comments that never end": (b"<posts>" + QUESTION.encode() + b"<!--" * 1_000_000, "cut short"),
     "rows of another name": (POSTS.replace(b"<row", b"<ROW"), "<ROW>"),
     "posts in posts": (b"<posts>" + POSTS + b"</posts>", "a <posts> where a <row>"),
