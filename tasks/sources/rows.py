@@ -15,6 +15,7 @@ from typing import Any, Final
 import polars as pl
 
 from tasks.sources.fast_rows import REFERENCE, fast_rows, is_character
+from tasks.sources.xml_file import spaces
 
 _ROW: Final = re.compile(rb"<row[\s/>]")
 MAX_ROWS: Final = 1_000_000  # of a range, which has some 30,000: more are rows without attributes, and fill the memory
@@ -143,15 +144,17 @@ def _without_bad_references(data: bytes) -> tuple[bytes, list[int]]:
     """`data` with the rows blanked out that refer to a character XML does not allow, and where they began."""
     blanked = bytearray(data)
     unusable = []
-    end = 0
-    for found in REFERENCE.finditer(data):
-        if found.start() < end or is_character(found):
+    at = 0
+    while (found := REFERENCE.search(data, at)) is not None:
+        at = found.end()
+        if is_character(found):
             continue
         start = data.rfind(b"<row", 0, found.start())
         following = data.find(b"<", found.start())
         end = len(data) if following < 0 else following
         if start < 0:
             continue
-        blanked[start:end] = re.sub(rb"[^\r\n]", b" ", data[start:end])
+        blanked[start:end] = spaces(data[start:end])
         unusable.append(start)
+        at = end
     return bytes(blanked), unusable

@@ -147,9 +147,9 @@ def _blank(data: bytes, closer: bytes, shown: str, *, last: bool) -> tuple[bytes
             end = data.find(closer, at)
             if end < 0:
                 keep = len(data) if last else max(at, len(data) - 2)
-                out += _spaces(data[at:keep])
+                out += spaces(data[at:keep])
                 return bytes(out), data[keep:], closer
-            out += _spaces(data[at : end + len(closer)])
+            out += spaces(data[at : end + len(closer)])
             at, closer = end + len(closer), b""
         found = _MARKUP.search(data, at)
         if found is None:
@@ -169,7 +169,8 @@ def _blank(data: bytes, closer: bytes, shown: str, *, last: bool) -> tuple[bytes
         out += b"  "
 
 
-def _spaces(data: bytes) -> bytes:
+def spaces(data: bytes) -> bytes:
+    """As long as `data` and with its ends of lines, and nothing else."""
     return data.translate(_BLANK)
 
 

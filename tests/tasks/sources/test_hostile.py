@@ -158,6 +158,14 @@ def test_what_cannot_be_trusted_is_refused(
     assert "Posts.xml" in str(refusal.value)
 
 
+def test_a_million_references_to_no_character_cost_one_row(ingest_rows: Callable[..., Any]) -> None:
+    # Blanking them out byte by byte took 5 GB for 60 MB.
+    bad = QUESTION.replace('Id="1"', 'Id="5"').replace("Why?", "&#0;" * 1_000_000)
+    found = ingest_rows(f"<posts>{QUESTION}{bad}{ANSWER}</posts>".encode())
+    assert found.ids == [1, 2]
+    assert found.skipped() == {"bad_character": 1}
+
+
 @pytest.mark.parametrize("piece", [1, 7, 64, 8 << 20])
 def test_markup_is_blanked_wherever_the_file_is_cut(piece: int) -> None:
     data = b'<a><!-- <row /> -->\r\n<?p <row /> ?><b x="1" /><![CDATA[ <row /> ]]></a><!---->'
