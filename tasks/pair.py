@@ -32,7 +32,7 @@ from tasks.text_switches import known_languages
 from tasks.texts import TextJob
 from tasks.workers import MAX_WORKERS, WORTH_WORKERS, cores, perform_all
 
-VERSION = 1  # bump when the bytes this stage writes would change
+VERSION = 2  # bump when the bytes this stage writes would change
 
 BATCH: Final = 20_000  # pairs whose texts are held at once: about 200 MB
 _ALWAYS: Final = ("min_gap", "duplicate_id", *TEXT_FAULTS)  # counted though they be 0; switches where they are on
