@@ -4,6 +4,7 @@ Keys are the same in every run, so that the UI shows a history. Tables are lists
 1,000 rows: the UI loads all of them.
 """
 
+import csv
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ from typing import Any, Final
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from data_checks.check import Check
+from flows.device_time import cost_table, device_time
 from flows.files import url_of
 from flows.run_pages import write_gate, write_lineage
 from tasks.comparison_page import markdown
@@ -33,8 +35,11 @@ Record = dict[str, Any]
 def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
     """The artifacts of a finished stage. A server that refuses them does not fail the stage: it is said in the log."""
     try:
-        _table(
-            f"{stage}-counts", counts_table(manifest), f"{stage}: what came in, what went out, what was dropped and why"
+        publish_table(
+            f"{stage}-counts",
+            counts_table(manifest),
+            f"{stage}: what came in, what went out, what was dropped and why",
+            run_folder,
         )
         if stage == "card":
             _publish_data_card(manifest)
@@ -44,7 +49,7 @@ def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
             _markdown("train-curves", f"{curves}\n\n{links}", "Training, step by step")
         if stage == "evaluate":
             metrics = json.loads(manifest.path("metrics.json").read_text(encoding="utf-8"))
-            _table("evaluate-report", metrics_table(metrics), "The tuned model on held-out pairs")
+            publish_table("evaluate-report", metrics_table(metrics), "The tuned model on held-out pairs", run_folder)
             for name in PLOTS:
                 _image(f"evaluate-{name}", manifest.path(f"plots/{name}.png"), f"Held-out pairs: {name}")
         if stage == "publish":
@@ -72,7 +77,7 @@ def _publish_model(manifest: Manifest, run_folder: Path) -> None:
     })  # fmt: skip
     _markdown("model-card", f"{pages}\n\n{without_front_matter(card)}".lstrip(), "The model card")
     lineage = json.loads(manifest.path("lineage.json").read_text(encoding="utf-8"))
-    _table("run-lineage", lineage_table(lineage), "From the dump's checksum to the weights")
+    publish_table("run-lineage", lineage_table(lineage), "From the dump's checksum to the weights", run_folder)
     if run_folder.is_dir():
         _image("run-lineage-picture", write_lineage(lineage, run_folder), "From the dump's checksum to the weights")
 
@@ -86,7 +91,7 @@ def publish_gate(name: str, store: Store, subject: Manifest, check: Check) -> No
         if store.run and run_folder.is_dir():
             page = url_of(write_gate(name, subject.folder.name, result, run_folder))
             said += f" ([as a page]({page}))" if page else ""
-        _table(f"gate-{name}", gate_table(result), said)
+        publish_table(f"gate-{name}", gate_table(result), said, run_folder)
     except Exception as error:
         logger.warning("%-9s the artifact of its gate could not be published: %s", name, error)
 
@@ -99,6 +104,17 @@ def publish_comparison(found: SideBySide, answer: Mapping[str, Any]) -> None:
         _image("comparison-picture", Path(answer["plot"]), f"{len(found.runs)} runs side by side")
     except Exception as error:
         logger.warning("%-9s the artifact of the comparison could not be published: %s", "sweep", error)
+
+
+def publish_cost(run_folder: Path, price: float | None) -> None:
+    """How long the run has held devices, its lost attempts too, and what that costs. Nothing where it has held none."""
+    try:
+        rows = cost_table(device_time(run_folder), price)
+        if rows:
+            said = "Device-seconds of every attempt" + ("" if price is None else f", at {price:g} a device and hour")
+            publish_table("run-cost", rows, said, run_folder)
+    except Exception as error:
+        logger.warning("%-9s what the devices cost could not be published: %s", "run", error)
 
 
 def linked(pages: Mapping[str, Path]) -> str:
@@ -199,11 +215,23 @@ def clean(value: Any) -> Any:
         return str(value)
 
 
-def _table(key: str, rows: Sequence[Record], description: str) -> None:
-    shown = [clean(row) for row in rows[:MAX_ROWS]]
+def publish_table(key: str, rows: Sequence[Record], description: str, run_folder: Path) -> None:
+    """A table, or the head of one: then all of it lies in the run's folder, and the description links it."""
     if len(rows) > MAX_ROWS:
-        description += f" (the first {MAX_ROWS:,} of {len(rows):,} rows)"
-    create_table_artifact(shown, key=key, description=description)
+        description += f" (the first {MAX_ROWS:,} of {len(rows):,} rows{_whole_table(key, rows, run_folder)})"
+    create_table_artifact([clean(row) for row in rows[:MAX_ROWS]], key=key, description=description)
+
+
+def _whole_table(key: str, rows: Sequence[Record], run_folder: Path) -> str:
+    """Write runs/NAME/tables/KEY.csv, and say where it opens."""
+    path = run_folder / "tables" / f"{key}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(clean(row) for row in rows)
+    url = url_of(path)
+    return f"; [all of them]({url})" if url else f"; all of them: {path}"
 
 
 def _image(key: str, path: Path, description: str) -> None:

@@ -10,6 +10,7 @@ from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
+from flows.artifacts import publish_cost
 from flows.handover import TRAINING, Handover, train_elsewhere, training_deployment, unfinished
 from flows.hooks import write_cancelled, write_crashed
 from flows.recipe import Recipe, Stage, load_recipe
@@ -90,11 +91,15 @@ def run_recipe(
         with written_down(run):
             refuse_endless_resumes()
             training = training_deployment() if hand_over else None
-        if training is None:
-            return follow(run, all_stages(prefect_steps(), store, settings), until)
-        wanted = Handover(training, recipe, overrides, [s for s in force if s in TRAINING], until, resume, run.name)
-        stages = all_stages(prefect_steps(), store, settings, partial(hand_over_to, wanted, store, settings))
-        return follow(run, stages, until)
+        handing_over = None
+        if training is not None:
+            ours = [stage for stage in force if stage in TRAINING]
+            wanted = Handover(training, recipe, overrides, ours, until, resume, run.name)
+            handing_over = partial(hand_over_to, wanted, store, settings)
+        try:
+            return follow(run, all_stages(prefect_steps(), store, settings, handing_over), until)
+        finally:
+            publish_cost(run.folder, settings.price)
 
 
 def hand_over_to(

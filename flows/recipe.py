@@ -45,6 +45,9 @@ class Recipe(BaseModel):
     """Names the draw of the train pairs alone; null = `seed`. Runs that differ in it are judged by the same pairs."""
     training_seed: int | None = Field(None, ge=0, lt=2**63)
     """Names the order of training alone; null = `seed`. Runs that differ in it share all that comes before."""
+    price: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """What one device costs an hour, in a currency of your own; null = no costs are shown. Never part of a
+    fingerprint, and in no card."""
     ingest: IngestConfig
     pair: PairConfig = PairConfig()
     dedupe: DedupeConfig = DedupeConfig()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from flows.device_time import counted
 from flows.operations import ensure_limit, host_limit
 from flows.prefect_api import api
 from flows.preflight import preflight
@@ -24,6 +25,7 @@ from flows.trainer_log import trainer_log
 from tasks.errors import Surroundings, Transient
 from tasks.manifest import Manifest
 from tasks.store import Report, Store, write_text
+from tasks.train import TrainConfig
 
 ON_DEVICES: Final = frozenset({"reference", "train", "evaluate"})
 LEASE: Final = 60.0  # seconds, Prefect's least: so long a slot stays taken after its holder was killed
@@ -45,8 +47,12 @@ def devices_for(
         return
     run_folder = store.work_dir / "runs" / store.run
     with host_slot(stage, run_folder / ".lease", report):
-        preflight()
-        with trainer_log(stage, planned.folder.name, store.work_dir, run_folder, run_log_line()):
+        found = preflight()
+        ranks = next(config.ranks for config in given if isinstance(config, TrainConfig))
+        with (
+            counted(stage, found[0].name if found else "CPU", ranks, run_folder),
+            trainer_log(stage, planned.folder.name, store.work_dir, run_folder, run_log_line()),
+        ):
             yield
 
 

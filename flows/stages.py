@@ -200,7 +200,7 @@ def _demo_site(store: Store, seed: int) -> Path:
 
 def described(recipe: Recipe) -> dict[str, Any]:
     """The recipe as it stands in a card: nothing of where or on what it ran."""
-    settings = recipe.model_dump(mode="json", exclude={"work_dir", "ingest"})
+    settings = recipe.model_dump(mode="json", exclude={"work_dir", "ingest", "price"})
     for section, config in (("train", recipe.train), ("evaluate", recipe.evaluate)):
         for key in config.incidental:
             settings[section].pop(key, None)

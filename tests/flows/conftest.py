@@ -152,3 +152,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             process.wait()
         log.close()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def here(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """This process talks to the real server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", server.url)
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        yield server

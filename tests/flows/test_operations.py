@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,6 @@ from tasks.errors import RecipeError, Surroundings
 from tasks.store import Silent
 from tests.flows.conftest import ROOT, Server
 from tests.flows.test_real_server import ask
-
-
-@pytest.fixture
-def here(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """This process talks to the real server."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    monkeypatch.setenv("PREFECT_API_URL", server.url)
-    with temporary_settings({PREFECT_API_URL: server.url}):
-        yield server
 
 
 @pytest.fixture

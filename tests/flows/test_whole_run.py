@@ -53,7 +53,9 @@ def test_a_run_is_reused_whole_retraced_and_rebuilt_exactly_where_a_setting_bear
     assert not {name for name in imported if name.split(".")[0] in HEAVY}
 
     # What cannot change the result rebuilds nothing; the learning rate rebuilds training and what comes after it.
-    same = json.loads(shell.run("run", str(tiny_recipe), "--json", "--set", "train.save_every=1").out)
+    same = json.loads(
+        shell.run("run", str(tiny_recipe), "--json", "--set", "train.save_every=1", "--set", "price=2").out
+    )
     assert all(entry["reused"] for entry in same["stages"].values())
     other = json.loads(shell.run("run", str(tiny_recipe), "--json", "--set", "train.learning_rate=5e-4").out)
     rebuilt = [stage for stage, entry in other["stages"].items() if not entry["reused"]]
@@ -98,7 +100,7 @@ def test_every_stage_shows_its_state_and_an_artifact_on_a_real_server(
     server: Server, tmp_path: Path, tiny_recipe: Path
 ) -> None:
     shell = Shell(tmp_path, {**server.environment, "OMP_NUM_THREADS": "1"})
-    done = shell.run("run", str(tiny_recipe), "--json", "--name", "seen")
+    done = shell.run("run", str(tiny_recipe), "--json", "--name", "seen", "--set", "price=2")
     assert done.status == 0, done.err[-3000:]
     again = shell.run("run", str(tiny_recipe), "--json", "--name", "seen-again")
     assert again.status == 0, again.err[-3000:]
@@ -114,6 +116,7 @@ def test_every_stage_shows_its_state_and_an_artifact_on_a_real_server(
         }
         assert {f"{stage}-counts" for stage in STAGES} <= artifacts
         assert {"gate-ingested", "train-curves", "evaluate-report", "model-card", "run-lineage"} <= artifacts
+        assert ("run-cost" in artifacts) == (name == "seen")  # what was reused has held no device
     assert set(states["seen"].values()) == {"Completed"}
     assert set(states["seen-again"].values()) == {"Reused"}
 

@@ -1,0 +1,97 @@
+"""Artifacts that open: what JSON and the UI can hold, no more rows than a browser bears, and where the rest lies."""
+
+import csv
+import json
+import math
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.artifacts import MAX_ROWS, bar, clean, publish_cost, publish_table, training_curves
+from flows.device_time import counted
+from flows.files import ROOT_VARIABLE, URL_VARIABLE
+from tests.flows.conftest import Server
+from tests.flows.test_real_server import ask
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf"), (1.5, 1.5), (True, True), (None, None), ("a", "a"),
+        (np.int64(3), 3), (np.float32(0.5), 0.5), (np.float64("nan"), "nan"), (np.float32("inf"), "inf"),
+        (np.bool_(True), True), (np.str_("b"), "b"), (np.array([1, 2]), "[1 2]"), (np.array(7), 7),
+        (datetime(2024, 5, 1, 12, tzinfo=UTC), "2024-05-01T12:00:00+00:00"), (date(2024, 5, 1), "2024-05-01"),
+        (np.datetime64("2024-05-01"), "2024-05-01"), (pd.NaT, "NaT"),
+        (pd.Timestamp("2024-05-01"), "2024-05-01T00:00:00"),
+        (Decimal("1.10"), "1.10"), (Path("a/b"), "a/b"), ({1: [np.int8(1), {"x": math.nan}]}, {"1": [1, {"x": "nan"}]}),
+        ((1, 2), [1, 2]), ({3}, "{3}"), (b"x", "b'x'"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_whatever_stands_in_a_row_becomes_json_that_every_browser_reads(value: Any, shown: Any) -> None:
+    assert clean(value) == shown
+    json.dumps(clean(value), allow_nan=False)
+
+
+def stored(server: Server, key: str) -> tuple[Any, str]:
+    """Data and description of the newest artifact under `key`."""
+    found = ask(server, "/artifacts/filter", {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"})
+    return json.loads(found[0]["data"], parse_constant=pytest.fail), found[0]["description"]
+
+
+def test_a_server_keeps_rows_of_every_kind_and_none_at_all(here: Server, tmp_path: Path) -> None:
+    row = {"nan": math.nan, "inf": np.float64("inf"), "count": np.int64(2), "day": date(2024, 5, 1), "text": "<b>"}
+    publish_table("every-kind", [row, row], "Every kind", tmp_path)
+    data, said = stored(here, "every-kind")
+    assert data == [{"nan": "nan", "inf": "inf", "count": 2, "day": "2024-05-01", "text": "<b>"}] * 2
+    assert said == "Every kind"
+    publish_table("no-rows", [], "None", tmp_path)
+    assert stored(here, "no-rows") == ([], "None")
+
+
+def test_a_long_table_is_cut_and_the_whole_of_it_linked(
+    here: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder = tmp_path / "runs" / "one"
+    rows = [{"row": number, "share": math.nan if number else 0.5} for number in range(MAX_ROWS + 1)]
+    publish_table("long", rows, "Long", run_folder)
+    data, said = stored(here, "long")
+    assert data == [{"row": 0, "share": 0.5}, *({"row": number, "share": "nan"} for number in range(1, MAX_ROWS))]
+    path = run_folder / "tables" / "long.csv"
+    assert said == f"Long (the first 1,000 of 1,001 rows; all of them: {path})"
+    whole = list(csv.DictReader(path.open()))
+    assert len(whole) == MAX_ROWS + 1 and whole[-1] == {"row": "1000", "share": "nan"}
+
+    monkeypatch.setenv(URL_VARIABLE, "http://127.0.0.1:4201")
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    publish_table("long", rows, "Long", run_folder)
+    assert "[all of them](http://127.0.0.1:4201/runs/one/tables/long.csv)" in stored(here, "long")[1]
+    publish_table("just", rows[:MAX_ROWS], "Just", run_folder)
+    assert len(stored(here, "just")[0]) == MAX_ROWS and stored(here, "just")[1] == "Just"
+
+
+def test_what_the_devices_cost_is_an_artifact_of_a_run_that_held_some(here: Server, tmp_path: Path) -> None:
+    publish_cost(tmp_path, 2.0)
+    assert ask(here, "/artifacts/filter", {"artifacts": {"key": {"any_": ["run-cost"]}}}) == []
+    with counted("train", "CPU", 2, tmp_path):
+        pass
+    publish_cost(tmp_path, 2.0)
+    data, said = stored(here, "run-cost")
+    assert [row["stage"] for row in data] == ["train", "all"] and all("cost" in row for row in data)
+    assert "at 2 a device and hour" in said
+
+
+def test_curves_of_a_training_that_went_wrong_are_still_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("")
+    assert training_curves(path) == "No step was made."
+    step = {"step": 1, "loss": 0.6931, "rewards/accuracies": 0.5, "rewards/margins": 0.0, "learning_rate": 5e-7}
+    path.write_text("".join(json.dumps(step | {"step": number}) + "\n" for number in range(1, 401)))
+    lines = training_curves(path).split("\n")
+    assert len(lines) == 2 + 40 and lines[2].startswith("| 1 | ████████████ 0.6931 | ██████░░░░░░ 0.50 |")
+    assert bar(math.nan) == "░" * 12 and bar(2.0) == "█" * 12 and bar(-1.0) == "░" * 12
