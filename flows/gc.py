@@ -2,8 +2,8 @@
 
 A run refers to the folders in its summary and behind its links, to all that they were made of, to the gates that
 judged them and the cards that describe them, and to what its recipe would make or find now: the checkpoints of a run
-that can be retried stay. What is being built is locked, and is left alone. Runs' own folders, digests and log-probs are
-small and stay.
+that can be retried stay, and so do the downloads that its recipe names. What is being built or fetched is locked, and is
+left alone. Runs' own folders, digests and log-probs are small and stay.
 """
 
 import fcntl
@@ -26,8 +26,11 @@ from flows.show import rendered
 from flows.stages import all_stages, plain_steps
 from tasks.errors import PrefstackError, RecipeError
 from tasks.manifest import Manifest
+from tasks.sources.download import download_folder, is_url
 
-YOUNG: Final = 3600.0  # seconds; where a run cannot be planned, it may have found a folder and not written it down
+# Seconds; where a run cannot be planned, it may have found a folder and not written it down. A download that was just
+# made may be of a run that has only begun.
+YOUNG: Final = 3600.0
 _SCRATCH: Final = (".building-", ".old-")
 _ABOUT: Final = ("gate-", "card-")  # what is made of a stage and feeds none
 
@@ -106,12 +109,23 @@ def leftovers(work_dir: Path, wanted: set[str], *, unsure: bool) -> Iterator[Lef
             yield Leftover(folder, _bytes(folder), "without a manifest")
         else:
             yield Leftover(folder, _bytes(folder), "no run refers to it")
-    partial = work_dir / "partial"
-    if unsure or not partial.is_dir():
+    if unsure:
         return
-    for folder in sorted(partial.iterdir()):
-        if folder.is_dir() and folder.name not in wanted:
+    for folder in _folders(work_dir / "partial"):
+        if folder.name not in wanted:
             yield Leftover(folder, _bytes(folder), "unfinished, and no run goes on with it")
+    for folder in _folders(work_dir / "downloads"):
+        if folder.name not in wanted and _age(folder) > YOUNG:
+            yield Leftover(folder, _bytes(folder), f"downloaded ({_names(folder)}), and in no run's recipe")
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+
+
+def _names(folder: Path) -> str:
+    """Names of the files in a folder of downloads, without the notes on them."""
+    return ", ".join(sorted(path.name for path in folder.glob("[!.]*") if path.suffix != ".json")) or "nothing"
 
 
 def _written_down(run: Path) -> set[str]:
@@ -132,6 +146,8 @@ def _planned(run: Path, work_dir: Path) -> set[str] | None:
     names: set[str] = set()
     try:
         recipe = load_recipe(str(run / "recipe.yaml"))
+        urls = [source.path for source in (*recipe.ingest.sources, *recipe.evaluate.sources) if is_url(source.path)]
+        names |= {download_folder(url, work_dir).name for url in urls}
         store = replace(store_of(recipe, "", []), work_dir=work_dir, plan=True)
         for _, manifests in all_stages(plain_steps(), store, recipe):
             if any("missing" in manifest.provenance for manifest in manifests):
@@ -167,7 +183,8 @@ def _remove(work_dir: Path, folder: Path) -> bool:
     name = folder.name
     for scratch in _SCRATCH:
         name = name.removeprefix(scratch)
-    with _lock(work_dir / "locks" / f"{name}.lock") as ours:
+    downloaded = folder.parent == work_dir / "downloads"
+    with _lock(folder / ".lock" if downloaded else work_dir / "locks" / f"{name}.lock") as ours:
         if not ours:
             return False
         doomed = folder.with_name(f".old-{name}") if not folder.name.startswith(".old-") else folder

@@ -60,7 +60,7 @@ def fetched(url: str, sha256: str | None, store: Store) -> str:
         whole = False
     if not whole:
         raise RecipeError(f"ingest.sources: {url!r} is no address that could be fetched")
-    folder = store.work_dir / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = download_folder(url, store.work_dir)
     download = _Download(url, folder, store)
     if store.plan:
         if not download.path.is_file():
@@ -80,6 +80,11 @@ def fetched(url: str, sha256: str | None, store: Store) -> str:
     if sha256 is not None and found != sha256:
         raise InputError(f"{shown(url)} has sha256 {found}, and the recipe pins {sha256}: it is another file")
     return str(download.path)
+
+
+def download_folder(url: str, work_dir: Path) -> Path:
+    """Where the file at `url` is kept; `.lock` in it is held while it is being fetched."""
+    return work_dir / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def shown(url: str) -> str:

@@ -3,16 +3,19 @@
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.gc import collect, gc_text
 from flows.recipe import load_recipe
 from flows.runs import follow, open_run, store_of
 from flows.stages import all_stages, plain_steps
 from tasks.errors import RecipeError
+from tasks.sources.download import download_folder
 
 RECIPE = """\
 model: smollm2-135m-instruct
@@ -96,6 +99,40 @@ def test_checkpoints_of_a_run_that_can_be_retried_stay_and_those_of_no_run_go(wo
     assert [Path(entry["folder"]).name for entry in done["folders"]] == [stray.name]
     assert done["bytes"] == 1000
     assert mine.is_dir() and not stray.exists()
+
+
+def test_a_download_that_no_kept_recipe_names_goes_and_one_that_is_being_fetched_stays(work_dir: Path) -> None:
+    urls = {name: f"https://example.com/{name}.example.com.7z" for name in ("kept", "old", "busy", "young")}
+    folders = {name: download_folder(url, work_dir) for name, url in urls.items()}
+    for name, folder in folders.items():
+        folder.mkdir(parents=True)
+        (folder / f"{name}.example.com.7z").write_bytes(b"x" * 1000)
+        (folder / f"{name}.example.com.7z.json").write_text("{}")
+        if name != "young":
+            os.utime(folder, (1e9, 1e9))
+    # A run whose recipe takes one of them beside the made site.
+    recipe = work_dir / "runs" / "newer" / "recipe.yaml"
+    settings = yaml.safe_load(recipe.read_text())
+    settings["ingest"]["sources"].append({"path": urls["kept"], "kind": "dump"})
+    recipe.write_text(yaml.safe_dump(settings))
+    shutil.copy(one_archive(work_dir), folders["kept"] / "kept.example.com.7z")
+    os.utime(folders["kept"], (1e9, 1e9))
+    with open(folders["busy"] / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.utime(folders["busy"], (1e9, 1e9))
+        done = collect(work_dir, 1, True, silent)
+    found = {Path(entry["folder"]): entry for entry in done["folders"] if "downloads" in entry["folder"]}
+    assert {path: entry["outcome"] for path, entry in found.items()} == {
+        folders["old"]: "removed", folders["busy"]: "in use: left",
+    }  # fmt: skip
+    assert found[folders["old"]]["why"] == "downloaded (old.example.com.7z), and in no run's recipe"
+    assert {name for name, folder in folders.items() if folder.is_dir()} == {"kept", "busy", "young"}
+    assert not (work_dir / "downloads" / f".old-{folders['old'].name}").exists()
+
+
+def one_archive(work_dir: Path) -> Path:
+    (archive,) = (work_dir / "demo-site").rglob("*.7z")
+    return archive
 
 
 def test_a_folder_whose_lock_is_held_is_left(work_dir: Path) -> None:
