@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from flows.cli import SUMMARIES, json_only
-from flows.recipe import load_recipe, stage_named
+from flows.recipe import STAGES, load_recipe, stage_named
 from flows.report import LogReport, TerminalReport, use_report
 from flows.runs import find_run, run_name
 from flows.server import await_server, configured_api, temporary_server
@@ -39,7 +39,7 @@ def run_command(
     """Run a recipe and print its summary. Everything that can be refused is refused before anything starts."""
     settings = load_recipe(recipe, overrides)
     stages = [stage_named(stage) for stage in force]
-    last = stage_named(until) if until else None
+    last = stage_named(until or STAGES[-1])
     name = name or run_name(recipe)
     os.environ["PREFSTACK_VERIFY"] = "1" if verify else "0"
     work_dir = settings.work_dir.absolute()

@@ -54,7 +54,7 @@ class Handover:
     recipe: str
     overrides: Sequence[str]
     force: Sequence[Stage]
-    until: Stage | None
+    until: Stage
     resume: str
     run: str
     """Name of the pipeline's run; the training run's is made of it."""
@@ -103,7 +103,7 @@ def pool_of(client: "SyncPrefectClient", flow_run_id: UUID | str) -> str | None:
 
 
 def unfinished(
-    store: Store, recipe: Recipe, sources: Sequence[Manifest], data: dict[str, Manifest], until: Stage | None
+    store: Store, recipe: Recipe, sources: Sequence[Manifest], data: dict[str, Manifest], until: Stage
 ) -> list[Stage]:
     """The training stages up to `until` that are not in the store."""
     missing: list[Stage] = []

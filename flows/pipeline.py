@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import Field
 
 from flows.artifacts import publish_cost
 from flows.handover import TRAINING, Handover, train_elsewhere, training_deployment, unfinished
@@ -23,51 +22,70 @@ from tasks.errors import Surroundings
 from tasks.manifest import Manifest
 from tasks.store import Store
 
-RecipeName = Annotated[str, Field(description="A built-in recipe (demo, site, ...) or the path of a YAML file.")]
-Overrides = Annotated[list[str], Field(description="Settings to replace, such as sample.size=1000.")]
-Force = Annotated[list[Stage], Field(description="Stages to build again even where they are finished.")]
-Until = Annotated[Stage | None, Field(description="The last stage to do; empty = all.")]
-Resume = Annotated[
-    Literal["auto", "fresh"],
-    Field(description="Whether training goes on from its last whole checkpoint."),
-]
-Name = Annotated[str | None, Field(description="Name of the run; empty = Prefect's.")]
+Resume = Literal["auto", "fresh"]
+
+# Types without None: the form asks for the type before the value. What it says of a field is read from the docstring.
 
 
 @flow(name="pipeline", on_cancellation=[write_cancelled], on_crashed=[write_crashed])
 def pipeline(
-    recipe: RecipeName = "demo",
-    overrides: Overrides = [],  # noqa: B006 (Prefect shows defaults in its form; nobody changes it)
-    force: Force = [],  # noqa: B006
-    until: Until = None,
+    recipe: str = "demo",
+    overrides: list[str] = [],  # noqa: B006 (Prefect shows defaults in its form; nobody changes it)
+    force: list[Stage] = [],  # noqa: B006
+    until: Stage = "publish",
     resume: Resume = "auto",
-    name: Name = None,
+    name: str = "",
 ) -> Summary:
-    """Stack Exchange to a preference-tuned model: ingest, pair, dedupe, sample, tokenize, train, evaluate, publish."""
+    """Stack Exchange to a preference-tuned model: ingest, pair, dedupe, sample, tokenize, train, evaluate, publish.
+
+    Args:
+        recipe: A built-in recipe (demo, site, ...) or the path of a YAML file.
+        overrides: Settings to replace, one an item, such as sample.size=1000.
+        force: Stages to build again even where they are finished.
+        until: The last stage to do; publish is the end.
+        resume: auto goes on from the last whole checkpoint of training, fresh begins anew.
+        name: Name of the run's folder; empty = the name of the flow run.
+    """
     return run_recipe(recipe, overrides, force, until, resume, name, hand_over=True)
 
 
 @flow(name="data", on_cancellation=[write_cancelled], on_crashed=[write_crashed])
 def data(
-    recipe: RecipeName = "demo",
-    overrides: Overrides = [],  # noqa: B006
-    force: Force = [],  # noqa: B006
-    name: Name = None,
+    recipe: str = "demo",
+    overrides: list[str] = [],  # noqa: B006
+    force: list[Stage] = [],  # noqa: B006
+    name: str = "",
 ) -> Summary:
-    """The data stages alone: dumps to train and held-out pairs."""
+    """The data stages alone: dumps to train and held-out pairs.
+
+    Args:
+        recipe: A built-in recipe (demo, site, ...) or the path of a YAML file.
+        overrides: Settings to replace, one an item, such as sample.size=1000.
+        force: Stages to build again even where they are finished.
+        name: Name of the run's folder; empty = the name of the flow run.
+    """
     return run_recipe(recipe, overrides, force, "sample", "auto", name)
 
 
 @flow(name="training", on_cancellation=[write_cancelled], on_crashed=[write_crashed])
 def training(
-    recipe: RecipeName = "demo",
-    overrides: Overrides = [],  # noqa: B006
-    force: Force = [],  # noqa: B006
-    until: Until = None,
+    recipe: str = "demo",
+    overrides: list[str] = [],  # noqa: B006
+    force: list[Stage] = [],  # noqa: B006
+    until: Stage = "publish",
     resume: Resume = "auto",
-    name: Name = None,
+    name: str = "",
 ) -> Summary:
-    """Training, evaluation and publishing of data that `data` has made; what is finished is reused."""
+    """Training, evaluation and publishing of data that `data` has made; what is finished is reused.
+
+    Args:
+        recipe: A built-in recipe (demo, site, ...) or the path of a YAML file.
+        overrides: Settings to replace, one an item, such as train.beta=0.2.
+        force: Stages to build again even where they are finished.
+        until: The last stage to do; publish is the end.
+        resume: auto goes on from the last whole checkpoint of training, fresh begins anew.
+        name: Name of the run's folder; empty = the name of the flow run.
+    """
     return run_recipe(recipe, overrides, force, until, resume, name)
 
 
@@ -75,9 +93,9 @@ def run_recipe(
     recipe: str,
     overrides: Sequence[str],
     force: Sequence[Stage],
-    until: Stage | None,
+    until: Stage,
     resume: str,
-    name: str | None,
+    name: str,
     *,
     hand_over: bool = False,
 ) -> Summary:

@@ -35,6 +35,8 @@ SERVER_SETTINGS: Final = {
     "DO_NOT_TRACK": "1",
     # The second UI asks a foreign host for its settings even where analytics are off.
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    # Prefect's UI asks port 4200 whatever port it came from; so it asks where it came from, through a proxy too.
+    "PREFECT_UI_API_URL": "/api",
     # In memory, Prefect's default, a restart of the server would strand every slot that is taken.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
 }

@@ -87,12 +87,12 @@ class Installation:
         raise AssertionError(f"{name} was not {state} within {within:.0f} s; it was {seen}")
 
     def task_states(self, flow_run: str, attempt: int) -> dict[str, tuple[str, str]]:
-        """State and message of the tasks of an attempt, by the task's name."""
+        """State and message of the tasks of an attempt, by the task's name; one that has only been named has none."""
         found = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200})
         return {
             run["name"].rpartition("-")[0]: (run["state_name"], run["state"]["message"] or "")
             for run in found
-            if run["flow_run_run_count"] == attempt
+            if run["flow_run_run_count"] == attempt and run["state"]
         }
 
     def processes(self, *words: str) -> list[psutil.Process]:
