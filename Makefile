@@ -33,7 +33,9 @@ test: $(STAMP)  ## the default tests
 test-slow: $(STAMP)  ## tests that take minutes: parity at full size
 	$(BIN)/python -m pytest -q -m 'slow and not gpu'
 
-test-faults: $(STAMP)  ## kills, crashes, real servers
+test-faults: $(STAMP)  ## kills, crashes, real servers, the UI in a browser (Debian's chromium, installed if missing)
+	command -v chromium >/dev/null || { apt-get update -q && \
+	  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends chromium fonts-liberation; }
 	$(BIN)/python -m pytest -q -m 'faults and not gpu'
 
 test-gpu: $(STAMP)  ## tests that need a CUDA device

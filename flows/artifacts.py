@@ -1,21 +1,20 @@
-"""What the Prefect UI shows of each stage: counts, the funnel, gates, curves, results, lineage.
+"""What the Prefect UI shows of each stage: counts, gates, curves, results, lineage.
 
-Keys are the same in every run, so that the UI shows a history. Tables are lists of records that JSON can hold, at most
-1,000 rows: the UI loads all of them.
+Keys are the same in every run, so that the UI shows a history.
 """
 
-import csv
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
 from data_checks.check import Check
+from flows.artifact_tables import counts_table, gate_table, lineage_table, metrics_table, publish_table
 from flows.device_time import cost_table, device_time
 from flows.files import url_of
 from flows.run_pages import write_gate, write_lineage
@@ -25,11 +24,8 @@ from tasks.manifest import Manifest
 from tasks.side_by_side import SideBySide
 from tasks.store import Store
 
-MAX_ROWS: Final = 1000
 PLOTS: Final = ("accuracy", "margins", "calibration")
 logger = logging.getLogger("prefstack")
-
-Record = dict[str, Any]
 
 
 def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
@@ -75,7 +71,8 @@ def _publish_model(manifest: Manifest, run_folder: Path) -> None:
         "data card": manifest.path("data_card.md"), "attribution": manifest.path("attribution.csv"),
         "run": run_folder,
     })  # fmt: skip
-    _markdown("model-card", f"{pages}\n\n{without_front_matter(card)}".lstrip(), "The model card")
+    text = with_addresses(without_front_matter(card), manifest.path("model"))
+    _markdown("model-card", f"{pages}\n\n{text}".lstrip(), "The model card")
     lineage = json.loads(manifest.path("lineage.json").read_text(encoding="utf-8"))
     publish_table("run-lineage", lineage_table(lineage), "From the dump's checksum to the weights", run_folder)
     if run_folder.is_dir():
@@ -123,49 +120,6 @@ def linked(pages: Mapping[str, Path]) -> str:
     return " · ".join(f"[{name}]({url})" for name, url in found.items() if url)
 
 
-def counts_table(manifest: Manifest) -> list[Record]:
-    """One record a count, dropped rows with their share of what came in."""
-    whole = max(manifest.counts.values(), default=0)
-    return [
-        {"count": name, "rows": count, "share": f"{count / whole:.1%}" if whole else ""}
-        for name, count in manifest.counts.items()
-    ] or [{"count": "none", "rows": 0, "share": ""}]
-
-
-def funnel_table(stages: Mapping[str, Mapping[str, int]]) -> list[Record]:
-    """Every count of every stage, in order: how the posts became a sample."""
-    return [
-        {"stage": stage, "count": name, "rows": count}
-        for stage, counts in stages.items()
-        for name, count in counts.items()
-    ]
-
-
-def metrics_table(metrics: Mapping[str, Any]) -> list[Record]:
-    """The single numbers among the metrics."""
-    return [
-        {"metric": name, "value": round(value, 4) if isinstance(value, float) else value}
-        for name, value in metrics.items()
-        if isinstance(value, int | float | str | None) and not isinstance(value, bool)
-    ]
-
-
-def lineage_table(lineage: Mapping[str, Any]) -> list[Record]:
-    """One record a stage: what it is called and what it was made of."""
-    stages: Iterable[Any] = lineage.get("stages", [])
-    if isinstance(stages, Mapping):
-        stages = [{"stage": name, **entry} for name, entry in stages.items()]
-    return [
-        {
-            "stage": entry.get("stage"),
-            "fingerprint": entry.get("fingerprint"),
-            "made of": ", ".join(sorted(entry.get("inputs", {}))),
-            "content": str(entry.get("content", ""))[:16],
-        }
-        for entry in stages
-    ]
-
-
 def training_curves(path: Path) -> str:
     """The course of training as a table with bars that every browser draws."""
     steps = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
@@ -197,41 +151,21 @@ def without_front_matter(card: str) -> str:
     return card
 
 
-def clean(value: Any) -> Any:
-    """`value` as JSON can hold it: no NaN, no infinities, no dates, no numpy scalars."""
-    if isinstance(value, Mapping):
-        return {str(key): clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    try:
-        return clean(value.item())
-    except (AttributeError, ValueError):
-        return str(value)
+def with_addresses(card: str, folder: Path) -> str:
+    """A card whose links and pictures of files beside it open from elsewhere; a picture that is not served is left out.
 
+    The UI would look for them among its own pages.
+    """
 
-def publish_table(key: str, rows: Sequence[Record], description: str, run_folder: Path) -> None:
-    """A table, or the head of one: then all of it lies in the run's folder, and the description links it."""
-    if len(rows) > MAX_ROWS:
-        description += f" (the first {MAX_ROWS:,} of {len(rows):,} rows{_whole_table(key, rows, run_folder)})"
-    create_table_artifact([clean(row) for row in rows[:MAX_ROWS]], key=key, description=description)
+    def addressed(found: re.Match[str]) -> str:
+        picture, words, name = found.groups()
+        path = folder / name
+        url = url_of(path) if path.is_file() else None
+        if url is None:
+            return words if path.is_file() and not picture else ("" if picture else found[0])
+        return f"{picture}[{words}]({url})"
 
-
-def _whole_table(key: str, rows: Sequence[Record], run_folder: Path) -> str:
-    """Write runs/NAME/tables/KEY.csv, and say where it opens."""
-    path = run_folder / "tables" / f"{key}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(clean(row) for row in rows)
-    url = url_of(path)
-    return f"; [all of them]({url})" if url else f"; all of them: {path}"
+    return re.sub(r"(!?)\[([^\]\n]*)\]\(([\w.-]+)\)", addressed, card)
 
 
 def _image(key: str, path: Path, description: str) -> None:
@@ -243,18 +177,3 @@ def _image(key: str, path: Path, description: str) -> None:
 
 def _markdown(key: str, text: str, description: str) -> None:
     create_markdown_artifact(text, key=key, description=description)
-
-
-def gate_table(result: Mapping[str, Any]) -> list[Record]:
-    """One record an expectation: what it is about, how grave it is, whether it held, what was seen."""
-    return [
-        {
-            "held": "yes" if entry["success"] else "NO",
-            "expectation": entry["expectation"],
-            "column": entry.get("column") or "",
-            "severity": entry["severity"],
-            "seen": str(entry.get("seen", "")),
-            "examples": ", ".join(str(example) for example in entry.get("examples", [])[:5]),
-        }
-        for entry in result["expectations"]
-    ]

@@ -16,6 +16,12 @@ RESUME_TAG: Final = "auto-resume"
 HEARTBEAT: Final = 30  # seconds; Prefect's least, and its default is 180
 MISSED_HEARTBEATS: Final = 3
 PENDING_MINUTES: Final = 5
+SETTLED: Final = 10  # seconds for which a run has to be Crashed before it goes on; the least that Prefect takes
+STATES: Final = (
+    "Scheduled", "AwaitingRetry", "Late", "Pending", "Submitting", "InfrastructurePending", "Running", "Cancelling",
+    "Cancelled", "Completed", "Failed", "Crashed",
+)  # fmt: skip
+"""What ends the wait for a crashed run to settle: somebody else has moved it, or it has crashed once more."""
 MAX_RESUMES: Final = 3
 """So often a run goes on by itself; counted in the run (flows/resumes.py), where a retry by hand starts afresh."""
 RESUMED: Final = "resumed after a crash"
@@ -52,8 +58,11 @@ def automations() -> "list[AutomationCore]":
         AutomationCore(
             name="prefstack: crashed run goes on",
             description=f"A crashed run that has the tag {RESUME_TAG} is scheduled again; finished stages are reused.",
+            # Not at once: the worker reports a crash a second time when it has cleaned up behind it, some seconds
+            # later, and would mark the attempt Crashed that has just begun.
             trigger=EventTrigger(
-                **tagged(RESUME_TAG), posture=Posture.Reactive, threshold=1, expect={"prefect.flow-run.Crashed"}
+                **tagged(RESUME_TAG), posture=Posture.Proactive, within=timedelta(seconds=SETTLED), threshold=1,
+                after={"prefect.flow-run.Crashed"}, expect={f"prefect.flow-run.{name}" for name in STATES},
             ),
             actions=[ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message=RESUMED)],
         ),

@@ -38,15 +38,18 @@ def refuse_endless_resumes() -> None:
 
 
 def automatic_resumes(states: "Sequence[State]") -> int:
-    """How often the automation has resumed the run since somebody last scheduled it by hand."""
-    count = 0
+    """How often the automation has resumed the run, after it had run, since somebody last scheduled it by hand.
+
+    A resumption of an attempt that never ran answers to the worker's second report of the crash before.
+    """
+    count, ran = 0, False
     for state in sorted(states, key=lambda state: state.timestamp):
-        if state.type.value != "SCHEDULED":
+        if state.type.value == "RUNNING":
+            ran = True
+        if state.type.value != "SCHEDULED" or state.name == "Late":  # the server says Late of the same waiting run
             continue
-        if state.message == RESUMED:
-            count += 1
-        elif state.name != "Late":  # the server says so of the same waiting run
-            count = 0
+        count = count + ran if state.message == RESUMED else 0
+        ran = False
     return count
 
 

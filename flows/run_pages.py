@@ -123,7 +123,7 @@ def gate_html(name: str, subject: str, result: Mapping[str, Any]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>gate {escape(name)}</title>\n'
         f"<style>{_STYLE}</style>\n<h1>Gate {escape(name)}</h1>\n"
-        f"<p>{escape(subject)}: {result['rows']:,} rows; {escape(verdict)}.</p>\n"
+        f"<p>{escape(subject)}: {result['rows']:,} {'row' if result['rows'] == 1 else 'rows'}; {escape(verdict)}.</p>\n"
         "<table><thead><tr><th>holds</th><th>expectation</th><th>column</th><th>asked</th><th>seen</th>"
         f"<th>some rows</th><th>why</th></tr></thead><tbody>\n{rows}\n</tbody></table>\n</html>\n"
     )

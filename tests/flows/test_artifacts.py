@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.artifacts import MAX_ROWS, bar, clean, publish_cost, publish_table, training_curves
+from flows.artifact_tables import MAX_ROWS, clean, publish_table
+from flows.artifacts import bar, publish_cost, training_curves, with_addresses
 from flows.device_time import counted
 from flows.files import ROOT_VARIABLE, URL_VARIABLE
 from tests.flows.conftest import Server
@@ -95,3 +96,20 @@ def test_curves_of_a_training_that_went_wrong_are_still_a_table(tmp_path: Path) 
     lines = training_curves(path).split("\n")
     assert len(lines) == 2 + 40 and lines[2].startswith("| 1 | ████████████ 0.6931 | ██████░░░░░░ 0.50 |")
     assert bar(math.nan) == "░" * 12 and bar(2.0) == "█" * 12 and bar(-1.0) == "░" * 12
+
+
+def test_pictures_and_links_of_a_card_open_from_the_page_of_its_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store" / "publish-ab" / "model"
+    folder.mkdir(parents=True)
+    for name in ("accuracy.png", "LICENSE"):
+        (folder / name).write_text("x")
+    card = "![how often](accuracy.png) [terms](LICENSE) [gone](lost.md) [site](https://example.com/a.png) [x](#part)"
+    kept = "[gone](lost.md) [site](https://example.com/a.png) [x](#part)"
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    assert with_addresses(card, folder) == f" terms {kept}"
+    monkeypatch.setenv(URL_VARIABLE, "http://127.0.0.1:4201")
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    here = "http://127.0.0.1:4201/store/publish-ab/model"
+    assert with_addresses(card, folder) == f"![how often]({here}/accuracy.png) [terms]({here}/LICENSE) {kept}"

@@ -140,16 +140,17 @@ def test_a_run_that_is_killed_in_every_way_goes_on_by_itself_and_is_left_failed_
     up.await_state("killed", "Running", 120)
     for attempt, victims in enumerate((["engine"], ["worker"], ["worker", "engine"]), start=1):
         before = up.await_steps(6)
+        assert up.find("killed")["run_count"] == attempt  # one crash costs one attempt
         found = {"engine": up.engine("training"), "worker": up.worker("gpu")}
         for victim in victims:
             found[victim].kill()
-        took = up.await_state("killed", "Running", 120, attempt + 1)
+        took = up.await_state("killed", "Running", 150, attempt + 1)
         print(f"kill -9 of {' and '.join(victims)}: running again after {took:.1f} s")
         up.await_steps(1)
         assert up.steps() >= before - 5
     up.await_steps(1)
     up.engine("training").kill()
-    up.await_state("killed", "Failed", 120)
+    up.await_state("killed", "Failed", 120, attempt=5)
     message = up.find("killed")["state"]["message"]
     assert "crashed 4 times and was resumed 3 times" in message
 

@@ -21,6 +21,7 @@ def history(*entries: tuple[StateType, str, str | None]) -> list[State]:
 
 
 FIRST = (StateType.SCHEDULED, "Scheduled", None)
+PENDING = (StateType.PENDING, "Submitting", None)
 RUNNING = (StateType.RUNNING, "Running", None)
 CRASHED = (StateType.CRASHED, "Crashed", "no heartbeat for 90 seconds")
 BACK = (StateType.SCHEDULED, "AwaitingRetry", RESUMED)
@@ -31,13 +32,20 @@ BY_HAND = (StateType.SCHEDULED, "AwaitingRetry", None)
 def test_resumptions_are_counted_from_the_last_time_somebody_scheduled_the_run() -> None:
     assert automatic_resumes(history(FIRST, RUNNING)) == 0
     assert automatic_resumes(history(FIRST, RUNNING, CRASHED, BACK, RUNNING, CRASHED, BACK, RUNNING)) == 2
-    assert automatic_resumes(history(FIRST, CRASHED, BACK, LATE, RUNNING)) == 1
-    assert automatic_resumes(history(FIRST, CRASHED, BACK, CRASHED, BACK, CRASHED, BY_HAND, RUNNING)) == 0
-    assert automatic_resumes(history(FIRST, CRASHED, BACK, CRASHED, BY_HAND, CRASHED, BACK, RUNNING)) == 1
+    assert automatic_resumes(history(FIRST, RUNNING, CRASHED, BACK, LATE, RUNNING)) == 1
+    twice = (FIRST, RUNNING, CRASHED, BACK, RUNNING, CRASHED)
+    assert automatic_resumes(history(*twice, BY_HAND, RUNNING)) == 0
+    assert automatic_resumes(history(*twice, BY_HAND, RUNNING, CRASHED, BACK, RUNNING)) == 1
+
+
+def test_a_crash_that_the_worker_reports_twice_is_counted_once() -> None:
+    assert automatic_resumes(history(FIRST, RUNNING, CRASHED, BACK, PENDING, CRASHED, BACK, RUNNING)) == 1
+    assert automatic_resumes(history(FIRST, RUNNING, CRASHED, BACK, CRASHED, BACK, CRASHED, BACK, RUNNING)) == 1
 
 
 def test_the_order_in_which_the_server_lists_states_does_not_matter() -> None:
-    states = history(FIRST, CRASHED, BACK, CRASHED, BY_HAND, CRASHED, BACK, RUNNING)
+    states = history(FIRST, RUNNING, CRASHED, BACK, RUNNING, CRASHED, BY_HAND, RUNNING, CRASHED, BACK, RUNNING)
+    assert automatic_resumes(states) == 1
     assert automatic_resumes(states[::-1]) == automatic_resumes(states)
 
 
