@@ -32,7 +32,7 @@ def check_installation(work_dir: Path) -> dict[str, Any]:
         *(_pin(name) for name in PINS),
         _demo_model(),
         _seven_zip(),
-        *_api(),
+        *_api(work_dir),
         *host_checks(work_dir),
     ]
     return {"healthy": all(check["holds"] or not check["needed"] for check in checks), "checks": checks}
@@ -79,13 +79,13 @@ def _seven_zip() -> dict[str, Any]:
     )
 
 
-def _api() -> Iterator[Entry]:
+def _api(work_dir: Path) -> Iterator[Entry]:
     url = configured_api()
     found = url or "none: every run starts a temporary server"
     mend = "`prefstack up`, and set PREFECT_API_URL as it says"
     yield entry("a Prefect server to keep the runs", url is not None, found, mend, needed=False)
     if url is not None:
-        yield from server_checks(url)
+        yield from server_checks(url, work_dir)
 
 
 def _version(package: str) -> str:

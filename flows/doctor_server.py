@@ -1,9 +1,13 @@
 """What `prefstack doctor` asks of the Prefect server, if there is one, and of this host's devices and disk."""
 
 import shutil
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import psutil
 
 from flows.deployments import DEPLOYMENTS
 from flows.operations import POOLS, missing_on_server
@@ -15,6 +19,11 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 FREE_GB: Final = 20
+SHARED: Final = (
+    "nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.", "9p", "virtiofs", "afs", "ocfs2",
+    "gfs2", "orangefs", "wekafs",
+)  # fmt: skip
+"""Starts of the names of file systems that more than one host can have."""
 Entry = dict[str, Any]
 
 
@@ -23,7 +32,7 @@ def entry(check: str, holds: bool, found: str, mend: str, *, needed: bool = True
     return {"check": check, "holds": holds, "needed": needed, "found": found, "mend": mend}
 
 
-def server_checks(url: str) -> Iterator[Entry]:
+def server_checks(url: str, work_dir: Path) -> Iterator[Entry]:
     """The server at `url`, and what prefstack wants of it. Only an unreachable server is a fault of the installation:
     the rest is wanted by whoever runs on workers."""
     from prefect import __version__
@@ -52,6 +61,7 @@ def server_checks(url: str) -> Iterator[Entry]:
         yield from _deployments(client)
         for pool in POOLS:
             yield from _pool(client, pool)
+        yield from _shared_store(client, work_dir)
 
 
 def host_checks(work_dir: Path) -> Iterator[Entry]:
@@ -116,3 +126,32 @@ def _pool(client: "SyncPrefectClient", name: str) -> Iterator[Entry]:
             "prefect work-pool set-concurrency-limit cpu 4: a pipeline that waits for its training holds one",
             needed=False,
         )  # fmt: skip
+
+
+def _shared_store(client: "SyncPrefectClient", work_dir: Path) -> Iterator[Entry]:
+    """Whether workers of several hosts can find each other's work; nothing where all of them are on this one."""
+    from prefect.exceptions import ObjectNotFound
+
+    hosts: set[str] = set()
+    for pool in POOLS:
+        with suppress(ObjectNotFound):
+            workers = client.read_workers_for_work_pool(pool)
+            # `prefstack up` names a worker POOL-HOST; of one that is called otherwise the host is not known.
+            names = {worker.name for worker in workers if worker.status == "ONLINE"}
+            hosts |= {name.removeprefix(f"{pool}-") for name in names if name.startswith(f"{pool}-")}
+    others = sorted(hosts - {socket.gethostname()})
+    if not others:
+        return
+    kind = file_system(work_dir)
+    yield entry(
+        f"{work_dir} is shared", kind.startswith(SHARED), f"{kind}; workers on {', '.join(others)} too",
+        "mount one file system as the work_dir of all hosts: a retry elsewhere finds nothing on this disk and begins "
+        "anew", needed=False,
+    )  # fmt: skip
+
+
+def file_system(path: Path) -> str:
+    """The kind of file system that `path` lies on, as the mount table has it: ext4, nfs4, ..."""
+    place = path.absolute()
+    mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
+    return next((mounts[folder] for folder in (place, *place.parents) if folder in mounts), "unknown")

@@ -7,7 +7,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ class Installation:
     port: int
     files_port: int
     process: subprocess.Popen[bytes]
+    more: dict[str, str] = field(default_factory=dict)
+    """Variables of its environment beside the usual ones."""
 
     @property
     def api(self) -> str:
@@ -35,7 +37,7 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        return clean_environment(self.folder / "home", PREFECT_API_URL=self.api)
+        return clean_environment(self.folder / "home", PREFECT_API_URL=self.api, **self.more)
 
     def ask(self, path: str, body: object | None = None, method: str = "POST") -> Any:
         data = None if method == "GET" else json.dumps(body or {}).encode()
@@ -44,6 +46,14 @@ class Installation:
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
+
+    def answers(self) -> bool:
+        """Whether there is a server that can reach its database."""
+        try:
+            self.ask("/ready", method="GET")
+        except OSError:
+            return False
+        return True
 
     def run(self, name: str, deployment: str = "pipeline/pipeline", **parameters: object) -> str:
         """Start a run by `prefect deployment run`, as the documentation has it; its id."""
@@ -135,17 +145,19 @@ class Installation:
         return time.monotonic() - start
 
 
-def start(folder: Path, port: int | None = None, files_port: int | None = None) -> Installation:
-    """`prefstack up` in `folder`, ready."""
+def start(
+    folder: Path, port: int | None = None, files_port: int | None = None, more: dict[str, str] | None = None
+) -> Installation:
+    """`prefstack up` in `folder`, ready; `more` is added to its environment."""
     port, files_port = port or free_port(), files_port or free_port()
     (folder / "home").mkdir(exist_ok=True)
     with open(folder / "up.log", "wb") as log:
         process = subprocess.Popen(
             [PREFSTACK, "up", "--port", str(port), "--files-port", str(files_port), "--work-dir", "work"],
-            cwd=folder, env=clean_environment(folder / "home"), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,
+            cwd=folder, env=clean_environment(folder / "home", **(more or {})), stdin=subprocess.DEVNULL, stdout=log,
+            stderr=log, start_new_session=True,
         )  # fmt: skip
-    started = Installation(folder, port, files_port, process)
+    started = Installation(folder, port, files_port, process, more or {})
     until(lambda: "ready;" in started.log or process.poll() is not None, 240, "prefstack up")
     assert process.poll() is None, started.log
     return started

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -97,6 +98,7 @@ def test_a_pipeline_hands_its_training_over_and_finds_it_again(up: Installation,
     up.await_state("again", "Completed", 300)
     assert up.find("again-training") is None
     assert "training-run" not in up.task_states(again, 1)
+    print(f"fully reused pipeline on a worker: {up.find('again')['total_run_time']:.1f} s")
 
 
 def test_a_cancelled_pipeline_leaves_no_process_and_a_retry_goes_on_from_the_checkpoint(
@@ -155,29 +157,40 @@ def test_a_run_that_is_killed_in_every_way_goes_on_by_itself_and_is_left_failed_
     assert "crashed 4 times and was resumed 3 times" in message
 
 
-def test_a_worker_that_is_told_to_stop_loses_no_run(up: Installation, long: str) -> None:
-    up.run("left", deployment="training/training", recipe=long)
-    up.await_state("left", "Running", 120)
-    up.await_steps(3)
-    up.worker("gpu").send_signal(signal.SIGTERM)
-    took = up.await_state("left", "Running", 180, attempt=2)
-    print(f"SIGTERM of the worker: running again after {took:.1f} s")
-    up.await_steps(1)
-    up.set_state(up.find("left")["id"], type="CANCELLING", name="Cancelling")
-    up.await_state("left", "Cancelled", 60)
-
-
-def test_a_pipeline_whose_worker_dies_waits_for_the_training_that_it_has_started(up: Installation, long: str) -> None:
+def test_a_pipeline_and_the_training_that_it_waits_for_outlive_the_workers_of_both(up: Installation, long: str) -> None:
     run = up.run("parent", recipe=long)
     up.await_state("parent-training", "Running", 240)
+    before = up.await_steps(6)
+    # One worker is told to stop, as by a restart of its service, and takes its run along; the other dies with its run.
+    up.worker("gpu").send_signal(signal.SIGTERM)
     up.worker("cpu").kill()
     up.engine("pipeline").kill()
-    up.await_state("parent", "Running", 180, attempt=2)
+    took = up.await_state("parent", "Running", 150, attempt=2)
+    print(f"kill -9 of the pipeline and its worker: running again after {took:.1f} s")
+    took += up.await_state("parent-training", "Running", 90, attempt=2)
+    print(f"SIGTERM of the training's worker: running again after {took:.1f} s")
     until(lambda: up.task_states(run, 2).get("training-run", ("",))[0] == "Running", 60, "the task that waits")
-    assert up.find("parent-training")["run_count"] == 1 and up.find("parent-training-2") is None
+    up.await_steps(1)
+    assert up.steps() >= before - 5
+    assert up.find("parent-training")["run_count"] == 2 and up.find("parent-training-2") is None
     up.set_state(run, type="CANCELLING", name="Cancelling")
     up.await_state("parent-training", "Cancelled", 90)
     up.await_state("parent", "Cancelled", 60)
+
+
+def test_a_server_that_dies_is_started_again_and_a_training_does_not_notice(up: Installation, long: str) -> None:
+    run = up.run("served", deployment="training/training", recipe=long)
+    up.await_state("served", "Running", 120)
+    before = up.await_steps(3)
+    for process in up.processes("flows.prefect_server"):
+        process.kill()
+    until(lambda: up.answers(), 120, "the server, once more")
+    up.await_steps(5)
+    assert up.steps() > before
+    assert up.find("served")["run_count"] == 1 and slots_taken(up) == 1
+    up.set_state(run, type="CANCELLING", name="Cancelling")
+    up.await_state("served", "Cancelled", 90)
+    until(lambda: slots_taken(up) == 0, 30, "the slot of the cancelled run")
 
 
 def test_up_stops_in_order_keeps_its_schedules_and_leaves_nothing_even_when_it_is_killed(tmp_path: Path) -> None:
@@ -205,3 +218,21 @@ def test_a_port_that_is_taken_is_named(up: Installation, tmp_path: Path) -> None
         cwd=tmp_path, env=clean_environment(tmp_path / "home"), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1 and f"port {up.files_port}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_database_and_a_password_of_the_operators_own_are_respected(tmp_path: Path) -> None:
+    password = {"PREFECT_SERVER_API_AUTH_STRING": "admin:a-secret", "PREFECT_API_AUTH_STRING": "admin:a-secret"}
+    database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{tmp_path}/elsewhere.db"}
+    first = start(tmp_path, more=password | database)
+    try:
+        assert (tmp_path / "elsewhere.db").stat().st_size > 0
+        assert not (tmp_path / "home" / "prefect.db").exists()
+        with pytest.raises(HTTPError, match="401"):
+            first.ask("/work_pools/filter")
+        done = first.prefstack("doctor", "--work-dir", "work", "--json")
+        checks = {check["check"]: check["holds"] for check in json.loads(done.out)["checks"]}
+        assert checks["deployments"] and checks["workers of pool cpu"] and checks["workers of pool gpu"], done.out
+        first.stop()
+        assert first.process.returncode == 0 and first.processes() == []
+    finally:
+        clear_away(first)
