@@ -9,8 +9,8 @@ import pytest
 
 from flows.doctor_server import file_system, server_checks
 from flows.operations import prepare_server
+from flows.prefect_api import api
 from tests.flows.conftest import Server
-from tests.flows.test_real_server import ask
 
 
 def shared(server: Server, work_dir: Path) -> list[tuple[bool, str]]:
@@ -30,11 +30,15 @@ def test_a_store_on_this_hosts_disk_is_no_store_for_the_workers_of_another(
         ]
         monkeypatch.setattr(psutil, "disk_partitions", lambda all: mounts)
 
+    def works(worker: str) -> None:
+        with api() as client:
+            client.request("POST", "/work_pools/gpu/workers/heartbeat", json={"name": worker}).raise_for_status()
+
     on("ext4")
-    ask(here, "/work_pools/gpu/workers/heartbeat", {"name": f"gpu-{socket.gethostname()}"})
-    ask(here, "/work_pools/gpu/workers/heartbeat", {"name": "ProcessWorker 1234"})
+    works(f"gpu-{socket.gethostname()}")
+    works("ProcessWorker 1234")
     assert shared(here, tmp_path / "runs") == []
-    ask(here, "/work_pools/gpu/workers/heartbeat", {"name": "gpu-elsewhere"})
+    works("gpu-elsewhere")
     assert shared(here, tmp_path / "runs") == [(False, "ext4; workers on elsewhere too")]
     for kind in ("nfs4", "fuse.sshfs", "lustre"):
         on(kind)
