@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -21,7 +22,13 @@ def publish_table(key: str, rows: Sequence[Record], description: str, run_folder
     """A table, or the head of one: then all of it lies in the run's folder, and the description links it."""
     if len(rows) > MAX_ROWS:
         description += f" (the first {MAX_ROWS:,} of {len(rows):,} rows{_whole_table(key, rows, run_folder)})"
-    create_table_artifact([clean(row) for row in rows[:MAX_ROWS]], key=key, description=description)
+    shown = [{column: _literal(value) for column, value in clean(row).items()} for row in rows[:MAX_ROWS]]
+    create_table_artifact(shown, key=key, description=description)
+
+
+def _literal(value: Any) -> Any:
+    """`value` so that it reads as it stands: the UI takes a cell for Markdown, and would fetch what a row names."""
+    return re.sub(r"([<\[])", r"\\\1", value) if isinstance(value, str) else value
 
 
 def _whole_table(key: str, rows: Sequence[Record], run_folder: Path) -> str:

@@ -83,6 +83,6 @@ def _note_foreign(shown: Screen, request: Request) -> None:
 
 
 def _note_refused(shown: Screen, response: Response) -> None:
-    # Prefect's own pages ask for an icon that is not there.
-    if response.status >= 400 and not response.url.endswith("/ico/undefined.svg"):
+    # Prefect's own pages ask for icons that are not there.
+    if response.status >= 400 and "/ico/" not in response.url:
         shown.refused.append(f"{response.status} {response.url}")
