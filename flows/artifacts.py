@@ -122,7 +122,8 @@ def linked(pages: Mapping[str, Path]) -> str:
 
 def training_curves(path: Path) -> str:
     """The course of training as a table with bars that every browser draws."""
-    steps = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    whole = path.read_text(encoding="utf-8").split("\n")[:-1]  # what stands behind the last line's end is being written
+    steps = [json.loads(line) for line in whole if line]
     if not steps:
         return "No step was made."
     shown = steps[:: max(1, math.ceil(len(steps) / 40))]

@@ -1,5 +1,5 @@
-"""What the ranks print, as far as a reader of the flow run wants it: a line on the newest step now and then, what they
-say beside it, and the end of it when they fail. The whole of it is kept in the run's folder.
+"""What the ranks print, as far as a reader of the flow run wants it: now and then a line on the newest step and the
+curves so far, what they say beside it, and the end of it when they fail. The whole is kept in the run's folder.
 """
 
 import json
@@ -12,6 +12,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Final
 
+from flows.live_curves import LiveCurves
 from tasks.errors import StageFailed
 
 LOOK_EVERY: Final = 5.0  # seconds
@@ -59,6 +60,7 @@ class _Follower:
         self._read = {path: path.stat().st_size for path in logs if path.exists()}
         self._step = 0
         self._since = STEP_EVERY
+        self._curves = LiveCurves()
 
     def follow(self, stop: threading.Event) -> None:
         while not stop.wait(LOOK_EVERY):
@@ -77,6 +79,7 @@ class _Follower:
         if step and step["step"] != self._step:
             self._step, self._since = step["step"], 0.0
             self._say(logging.INFO, step_line(step))
+            self._curves.show(self._metrics)
 
     def _lines(self) -> None:
         for path in self._logs:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flows import trainer_log
 from flows.artifact_tables import MAX_ROWS, clean, publish_table
 from flows.artifacts import bar, publish_cost, training_curves, with_addresses
 from flows.device_time import counted
@@ -96,6 +98,9 @@ def test_curves_of_a_training_that_went_wrong_are_still_a_table(tmp_path: Path) 
     path.write_text("".join(json.dumps(step | {"step": number}) + "\n" for number in range(1, 401)))
     lines = training_curves(path).split("\n")
     assert len(lines) == 2 + 40 and lines[2].startswith("| 1 | ████████████ 0.6931 | ██████░░░░░░ 0.50 |")
+    with path.open("a") as file:
+        file.write('{"step": 401, "loss"')  # a line that is being written
+    assert training_curves(path).split("\n") == lines
     assert bar(math.nan) == "░" * 12 and bar(2.0) == "█" * 12 and bar(-1.0) == "░" * 12
 
 
@@ -114,3 +119,33 @@ def test_pictures_and_links_of_a_card_open_from_the_page_of_its_artifact(
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
     here = "http://127.0.0.1:4201/store/publish-ab/model"
     assert with_addresses(card, folder) == f"![how often]({here}/accuracy.png) [terms]({here}/LICENSE) {kept}"
+
+
+def test_the_curves_of_a_training_at_work_are_one_artifact_that_grows(
+    here: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_log, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(trainer_log, "STEP_EVERY", 0.1)
+    partial, run = tmp_path / "partial" / "train-ab", tmp_path / "runs" / "one"
+    (partial / "training").mkdir(parents=True)
+    run.mkdir(parents=True)
+    step = {"loss": 0.6931, "rewards/accuracies": 0.5, "rewards/margins": 0.0, "learning_rate": 5e-7}
+    with trainer_log.trainer_log("train", "train-ab", tmp_path, run, lambda level, text: None):
+        for number in (1, 2):
+            with (partial / "training" / "metrics.jsonl").open("a") as metrics:
+                metrics.write(json.dumps({"step": number} | step) + "\n")
+            await_rows(here, number)
+    (artifact,) = live(here)
+    assert artifact["description"] == "Training, as it goes on"
+
+
+def live(server: Server) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ask(server, "/artifacts/filter", {"artifacts": {"key": {"any_": ["train-live"]}}})
+    return found
+
+
+def await_rows(server: Server, rows: int) -> None:
+    end = time.monotonic() + 60
+    while not any(artifact["data"].count("\n") == 1 + rows for artifact in live(server)):
+        assert time.monotonic() < end, live(server)
+        time.sleep(0.2)

@@ -64,16 +64,23 @@ def test_the_notification_of_the_page_reaches_its_receiver(server: Server, tmp_p
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     (block,) = [block for block in BLOCKS if "notify.yaml" in block]
     shell(block.replace("http://127.0.0.1:9099/alert", receiver), tmp_path, server.environment)
-    flow = ask(server, "/flows/", {"name": "notified"})
-    run = ask(server, "/flow_runs/", {"flow_id": flow["id"], "name": "unlucky", "tags": ["prefstack"]})
-    other = ask(server, "/flow_runs/", {"flow_id": flow["id"], "name": "not-ours", "tags": []})
-    for one in (other, run):
-        state = {"type": "FAILED", "message": "a gate failed"}
-        ask(server, f"/flow_runs/{one['id']}/set_state", {"state": state, "force": True})
+    flows = {name: ask(server, "/flows/", {"name": name})["id"] for name in ("training", "data")}
+
+    def end_run(name: str, flow: str, state: str, message: str, tags: tuple[str, ...] = ("prefstack",)) -> None:
+        run = ask(server, "/flow_runs/", {"flow_id": flows[flow], "name": name, "tags": tags})
+        wanted = {"type": state, "message": message}
+        ask(server, f"/flow_runs/{run['id']}/set_state", {"state": wanted, "force": True})
+
+    end_run("not-ours", "training", "FAILED", "somebody else's", tags=())
+    end_run("nothing-new", "data", "COMPLETED", "all there")
+    end_run("unlucky", "data", "FAILED", "a gate failed")
+    end_run("lucky", "training", "COMPLETED", "a model")
     end = time.monotonic() + 60
-    while not Receiver.got and time.monotonic() < end:
+    while len(Receiver.got) < 2 and time.monotonic() < end:
         time.sleep(0.3)
-    assert [json.loads(text)["text"] for text in Receiver.got] == ["prefstack: unlucky is Failed: a gate failed"]
+    assert sorted(json.loads(text)["text"] for text in Receiver.got) == [
+        "prefstack: lucky is Completed: a model", "prefstack: unlucky is Failed: a gate failed",
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
