@@ -39,6 +39,8 @@ SERVER_SETTINGS: Final = {
     "PREFECT_UI_API_URL": "/api",
     # In memory, Prefect's default, a restart of the server would strand every slot that is taken.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    # How often the automations that wait are looked at: by Prefect's 5 s a lost run would come back after two minutes.
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT2S",
 }
 WORKER_SETTINGS: Final = {
     "DO_NOT_TRACK": "1",
