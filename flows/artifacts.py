@@ -59,9 +59,9 @@ def _publish_data_card(manifest: Manifest) -> None:
     card = manifest.path("data_card.md").read_text(encoding="utf-8")
     pages = linked({"data card": manifest.path("data_card.md"), "attribution": manifest.path("attribution.csv")})
     for plot in sorted(manifest.path("plots").glob("*.png")):
-        card = card.replace(f"](plots/{plot.name})", f"]({url_of(plot) or ''})")
         _image(f"data-{plot.stem}", plot, f"Training pairs: {plot.stem.replace('_', ' ')}")
-    _markdown("data-card", f"{pages}\n\n{card}".lstrip(), "What the training pairs are")
+    text = with_addresses(card, manifest.folder)
+    _markdown("data-card", f"{pages}\n\n{text}".lstrip(), "What the training pairs are")
 
 
 def _publish_model(manifest: Manifest, run_folder: Path) -> None:
@@ -153,7 +153,7 @@ def without_front_matter(card: str) -> str:
 
 
 def with_addresses(card: str, folder: Path) -> str:
-    """A card whose links and pictures of files beside it open from elsewhere; a picture that is not served is left out.
+    """A card whose links and pictures of files in its folder open from elsewhere; a picture that is not served is left out.
 
     The UI would look for them among its own pages.
     """
@@ -161,12 +161,14 @@ def with_addresses(card: str, folder: Path) -> str:
     def addressed(found: re.Match[str]) -> str:
         picture, words, name = found.groups()
         path = folder / name
-        url = url_of(path) if path.is_file() else None
+        if ".." in path.parts or not path.is_file():
+            return "" if picture else found[0]
+        url = url_of(path)
         if url is None:
-            return words if path.is_file() and not picture else ("" if picture else found[0])
+            return "" if picture else words
         return f"{picture}[{words}]({url})"
 
-    return re.sub(r"(!?)\[([^\]\n]*)\]\(([\w.-]+)\)", addressed, card)
+    return re.sub(r"(!?)\[([^\]\n]*)\]\((\w[\w./-]*)\)", addressed, card)
 
 
 def _image(key: str, path: Path, description: str) -> None:

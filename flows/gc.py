@@ -2,8 +2,8 @@
 
 A run refers to the folders in its summary and behind its links, to all that they were made of, to the gates that
 judged them and the cards that describe them, and to what its recipe would make or find now: the checkpoints of a run
-that can be retried stay, and so do the downloads that its recipe names. What is being built or fetched is locked, and is
-left alone. Runs' own folders, digests and log-probs are small and stay.
+that can be retried stay, and so do the downloads that its recipe names. What is being built or fetched is locked, and
+is left alone. Runs' own folders, digests and log-probs are small and stay.
 """
 
 import fcntl

@@ -109,16 +109,19 @@ def test_pictures_and_links_of_a_card_open_from_the_page_of_its_artifact(
 ) -> None:
     folder = tmp_path / "store" / "publish-ab" / "model"
     folder.mkdir(parents=True)
-    for name in ("accuracy.png", "LICENSE"):
+    (folder / "plots").mkdir()
+    for name in ("plots/accuracy.png", "LICENSE"):
         (folder / name).write_text("x")
-    card = "![how often](accuracy.png) [terms](LICENSE) [gone](lost.md) [site](https://example.com/a.png) [x](#part)"
+    card = (
+        "![how often](plots/accuracy.png) [terms](LICENSE) [gone](lost.md) [site](https://example.com/a.png) [x](#part)"
+    )
     kept = "[gone](lost.md) [site](https://example.com/a.png) [x](#part)"
     monkeypatch.delenv(URL_VARIABLE, raising=False)
     assert with_addresses(card, folder) == f" terms {kept}"
     monkeypatch.setenv(URL_VARIABLE, "http://127.0.0.1:4201")
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
     here = "http://127.0.0.1:4201/store/publish-ab/model"
-    assert with_addresses(card, folder) == f"![how often]({here}/accuracy.png) [terms]({here}/LICENSE) {kept}"
+    assert with_addresses(card, folder) == f"![how often]({here}/plots/accuracy.png) [terms]({here}/LICENSE) {kept}"
 
 
 def test_the_curves_of_a_training_at_work_are_one_artifact_that_grows(
