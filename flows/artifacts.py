@@ -153,7 +153,7 @@ def without_front_matter(card: str) -> str:
 
 
 def with_addresses(card: str, folder: Path) -> str:
-    """A card whose links and pictures of files in its folder open from elsewhere; a picture that is not served is left out.
+    """A card whose links and pictures of files in its folder open elsewhere; pictures that are not served are left out.
 
     The UI would look for them among its own pages.
     """
