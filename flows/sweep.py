@@ -10,34 +10,37 @@ next begins.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
-from pydantic import Field
 
 from flows.artifacts import publish_comparison
 from flows.compare import compared
 from flows.handover import error_of_kind
 from flows.hooks import write_cancelled, write_crashed
-from flows.pipeline import Overrides, RecipeName, pipeline
+from flows.pipeline import pipeline
 from flows.report import FlowReport, current_report, reporting
 from flows.runs import Summary, empty_summary, failure, typed
 from flows.variations import Variation, sweep_file, variations
 from tasks.errors import PrefstackError
 from tasks.store import write_text
 
-Vary = Annotated[list[str], Field(description="Settings to vary, such as train.beta=0.05,0.1; their product is run.")]
-SweepName = Annotated[str | None, Field(description="Name of the sweep; empty = the recipe's.")]
-
 
 @flow(name="sweep", on_cancellation=[write_cancelled], on_crashed=[write_crashed])
 def sweep(
-    recipe: RecipeName = "demo",
-    vary: Vary = [],  # noqa: B006 (Prefect shows defaults in its form; nobody changes it)
-    overrides: Overrides = [],  # noqa: B006
-    name: SweepName = None,
+    recipe: str = "demo",
+    vary: list[str] = [],  # noqa: B006 (Prefect shows defaults in its form; nobody changes it)
+    overrides: list[str] = [],  # noqa: B006
+    name: str = "",
 ) -> Summary:
-    """One run a combination of varied settings, sharing every stage that they share, and a comparison of them all."""
+    """One run a combination of varied settings, sharing every stage that they share, and a comparison of them all.
+
+    Args:
+        recipe: A built-in recipe (demo, site, ...) or the path of a YAML file.
+        vary: Settings to vary, one an item, such as train.beta=0.05,0.1; their product is run.
+        overrides: Settings to replace, one an item, such as sample.size=1000.
+        name: Name of the sweep; empty = the recipe's.
+    """
     wanted = variations(recipe, overrides, vary, name)
     with reporting(FlowReport(current_report())):
         return do_runs(recipe, wanted, sweep_file(recipe, name, wanted[0].recipe.work_dir))

@@ -30,7 +30,7 @@ def sweep_command(
         try:
             with summary_kept(lambda: _written(path)):
                 sweep.with_options(flow_run_name=path.stem)(
-                    recipe=recipe, vary=list(vary), overrides=list(overrides), name=name
+                    recipe=recipe, vary=list(vary), overrides=list(overrides), name=name or ""
                 )
         finally:
             answer = _written(path)

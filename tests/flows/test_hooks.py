@@ -15,9 +15,10 @@ import pytest
 
 from flows.hooks import write_cancelled, write_crashed
 from flows.pipeline import data, pipeline, training
+from flows.sweep import sweep
 from training.rank import LAUNCHER_PID
 
-FLOWS = (pipeline, data, training)
+FLOWS = (pipeline, data, training, sweep)
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)

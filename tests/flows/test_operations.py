@@ -120,6 +120,8 @@ def test_forms_have_at_most_six_fields_without_nesting(deployed: Server) -> None
         assert 1 <= len(schema["properties"]) <= 6
         assert set(schema["properties"]) <= {"recipe", "vary", "overrides", "force", "until", "resume", "name"}
         assert not schema.get("definitions")
+        for field in schema["properties"].values():
+            assert field["description"] and "anyOf" not in field  # of a choice of types the form makes a riddle
         assert deployment["tags"] == ["prefstack", "auto-resume"]
         assert deployment["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
 
