@@ -214,9 +214,10 @@ def test_tables_of_every_kind_of_value_of_no_row_and_of_a_thousand_open(
     up: Installation, tables: dict[str, str], ui: Screen
 ) -> None:
     ui.open(page(up, "artifact", tables["every-kind"]))
-    for text in ("nan", "inf", "7", "2024-05-01", WORDS):
-        ui.sees(text)
-    assert ui.page.locator("table img, table a, table b").count() == 0
+    ui.sees("2024-05-01")
+    cells = [cell.strip() for cell in ui.page.locator("table td").all_inner_texts()]
+    assert cells == ["nan", "inf", "7", "2024-05-01", WORDS]
+    assert ui.page.locator("table img, table b").count() == 0
     ui.picture("artifact-every-kind")
     ui.open(page(up, "artifact", tables["no-row"]))
     ui.sees("table no-row")
