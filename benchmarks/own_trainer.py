@@ -1,10 +1,8 @@
-"""The trainer as the pipeline runs it: one process scores the reference, one trains under DeepSpeed."""
+"""The trainer as the pipeline runs it: ranks that score the reference, then ranks that train under DeepSpeed."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,8 @@ from datasets import Dataset
 
 from training.config import TrainConfig
 from training.jobs import RowSet, ScoreJob, TrainJob
+from training.launch import launch
 from training.rows import TokenRow
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def train_with_trainer(
@@ -31,7 +28,8 @@ def train_with_trainer(
     scoring = RowSet(folder, work / "all.npy", work / "parts", config.tail_weight)
     budget = config.tokens_per_pack if config.precision == "bf16" else None
     ScoreJob(model, (scoring,), work / "score", config.precision, budget).write(work / "score.json")
-    _run("training.score", work / "score.json")
+    run = partial(launch, ranks=config.ranks, log_file=work / "ranks.log")
+    run("training.score", work / "score.json", work / "score")
     parts = pa.concat_tables([pq.read_table(path) for path in sorted(scoring.parts.glob("*.parquet"))]).sort_by("row")
     pair_ids = pa.array([row.pair_id for row in rows])
     scored = [pair_ids, parts.column("chosen_logps"), parts.column("rejected_logps")]
@@ -41,14 +39,6 @@ def train_with_trainer(
         config=config,
     )  # fmt: skip
     job.write(work / "train.json")
-    _run("training.run", work / "train.json")
+    run("training.run", work / "train.json", job.folder)
     lines = (job.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [float(json.loads(line)["loss"]) for line in lines]
-
-
-def _run(module: str, job: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, str(job)], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"{module} exited {done.returncode}:\n{done.stderr[-3000:]}")

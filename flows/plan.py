@@ -1,4 +1,4 @@
-"""`prefstack plan`: what would run, what is reused, what is missing; starts nothing."""
+"""`prefstack plan`: what would run, what is reused, what is missing, and what it takes; starts nothing."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,10 +7,12 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from flows.recipe import Recipe, load_recipe
+from flows.needs import needs, needs_text
+from flows.recipe import load_recipe
 from flows.runs import store_of
 from flows.show import rendered
 from flows.stages import all_stages, plain_steps
+from tasks.manifest import Manifest
 
 
 def plan_recipe(recipe: str, overrides: Sequence[str], force: Sequence[str]) -> dict[str, Any]:
@@ -18,6 +20,7 @@ def plan_recipe(recipe: str, overrides: Sequence[str], force: Sequence[str]) -> 
     settings = load_recipe(recipe, overrides)
     store = replace(store_of(settings, "", force), plan=True)
     stages: dict[str, Any] = {}
+    built: dict[str, Manifest] = {}
     for stage, manifests in all_stages(plain_steps(), store, settings):
         missing = [str(found.provenance["missing"]) for found in manifests if "missing" in found.provenance]
         reused = all(not found.planned for found in manifests)
@@ -26,15 +29,9 @@ def plan_recipe(recipe: str, overrides: Sequence[str], force: Sequence[str]) -> 
             "folder": str(manifests[0].folder) if reused and len(manifests) == 1 else None,
             "missing": missing,
         }
-    return {"recipe": recipe, "stages": stages, "needs": needs(settings), "error": None}
-
-
-def needs(recipe: Recipe) -> dict[str, Any]:
-    """What the training takes, as far as the recipe alone tells it."""
-    train = recipe.train
-    size = recipe.sample.size
-    steps = None if size is None else size // train.batch_size * train.epochs
-    return {"ranks": train.ranks, "zero_stage": train.zero_stage, "precision": train.precision, "steps": steps}
+        if reused and len(manifests) == 1:
+            built[stage] = manifests[0]
+    return {"recipe": recipe, "stages": stages, "needs": needs(settings, built), "error": None}
 
 
 def plan_text(answer: dict[str, Any]) -> str:
@@ -46,7 +43,4 @@ def plan_text(answer: dict[str, Any]) -> str:
     for stage, entry in answer["stages"].items():
         state = "[green]reused[/]" if entry["reused"] else "would run"
         table.add_row(stage, state, "; ".join(entry["missing"]) or entry["folder"] or "")
-    need = answer["needs"]
-    steps = "as many steps as the pairs give" if need["steps"] is None else f"{need['steps']:,} optimizer steps"
-    text = f"training: {steps} on {need['ranks']} ranks, ZeRO {need['zero_stage']}, {need['precision']}"
-    return rendered(table, text)
+    return rendered(table, *needs_text(answer["needs"]))

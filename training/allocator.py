@@ -17,3 +17,10 @@ def keep_freed_memory() -> bool:
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((_MMAP_THRESHOLD, 2**30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
     return all(mallopt(which, value) for which, value in settings)
+
+
+def release_freed_memory() -> bool:
+    """Give back what is free at the moment: before something whose memory comes from elsewhere, as mapped files do."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    return bool(ctypes.CDLL(None).malloc_trim(0))

@@ -12,7 +12,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     # What cannot change the result beyond rounding stays out of the fingerprint.
-    incidental: ClassVar[frozenset[str]] = frozenset({"tokens_per_pack", "zero_stage", "ranks", "save_every", "resume"})
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {"tokens_per_pack", "recompute", "zero_stage", "ranks", "save_every", "resume", "tensorboard"}
+    )
 
     loss: Literal["sigmoid", "dpo_norm", "robust", "ld", "ipo", "ipo_sum", "simpo"] = "sigmoid"
     """What a pair costs: `sigmoid` is DPO on summed log-probs, `dpo_norm` on log-probs averaged over tokens; `robust`
@@ -51,12 +53,17 @@ class TrainConfig(BaseModel):
     """Arithmetic of the forward and backward pass; master weights, log-softmax and loss are fp32 always."""
     tokens_per_pack: PositiveInt | None = None
     """Tokens in one forward pass of one rank; null lets the trainer choose. Never changes the batch."""
+    recompute: bool | Literal["auto"] = "auto"
+    """Whether activations are worked out again in the backward pass: a third more work for a fraction of the memory.
+    `auto` does so on a GPU that would not hold them, and never on a CPU."""
     zero_stage: Literal[0, 1, 2, 3] = 3
     """What DeepSpeed shares out over the ranks: nothing, optimizer, gradients, parameters."""
     ranks: PositiveInt = 8
     """Processes, one a GPU; on a CPU one a core or fewer."""
     save_every: PositiveInt = 100
     """Optimizer steps between two checkpoints."""
+    tensorboard: bool = False
+    """Whether metrics are also written for TensorBoard, in the run's `training/tensorboard` folder."""
     resume: str = Field("auto", pattern=r"^(auto|fresh|from:.+)$")
     """`auto` goes on from the last whole checkpoint of this very training; `fresh` forgets it; `from:PATH`."""
 

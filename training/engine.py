@@ -50,6 +50,13 @@ def rank_device() -> torch.device:
     return torch.device("cuda", local)
 
 
+def device_memory(device: torch.device) -> int:
+    """Bytes that the device has in all; on a CPU those of the host, which all ranks share."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def join_ranks(device: torch.device) -> None:
     """Join the process group of all ranks (gloo between CPUs, NCCL between GPUs); alone, a group of one."""
     for name, alone in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):

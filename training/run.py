@@ -9,14 +9,10 @@ interruption: checkpoints/ (training/checkpoint.py), metrics.jsonl and perf.log 
 import logging
 import math
 import sys
-from typing import Final
 
 from training.jobs import TrainJob
 from training.rank import Stop, die_with_parent, job_path, run_rank
 from training.status import Outcome, Progress, TrainerError, write_progress
-
-# Activations of a pack must fit beside the model; a GPU needs long packs to be busy.
-TOKENS_PER_PACK: Final = {"cpu": 2048, "cuda": 8192}
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +25,23 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     import torch
     import torch.distributed as dist
 
+    from training.allocator import release_freed_memory
     from training.batch import batch_indices, pack_batch, steps_per_epoch
     from training.checkpoint import METRICS, save_checkpoint
-    from training.engine import Engine, join_ranks, leave_ranks, rank_device
+    from training.engine import Engine, device_memory, join_ranks, leave_ranks, rank_device
     from training.export import export_model
+    from training.fit import pack_settings
     from training.forward import load_model
     from training.layout import shares_prompt
     from training.losses import PairLogps
+    from training.memory import DeviceKind
     from training.metrics import pack_metrics
     from training.records import Records, total_of
     from training.reference import load_reference, pair_ids_of
     from training.resume import choose_checkpoint, identity_of
     from training.rows import load_rows
     from training.schedule import learning_rate
+    from training.shape import shape_in
     from training.step import check_first_loss, refuse_nonfinite, run_packs
 
     config = job.config
@@ -60,7 +60,9 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     if per_epoch == 0:
         raise TrainerError("recipe", f"{len(rows)} pairs do not fill one batch of {config.batch_size}")
     total = per_epoch * config.epochs
-    budget = config.tokens_per_pack or TOKENS_PER_PACK[device.type]
+    longest = int(sum(rows.lengths()).max())
+    kind: DeviceKind = "cuda" if device.type == "cuda" else "cpu"
+    budget, recompute = pack_settings(shape_in(job.model), config, kind, device_memory(device), longest)
 
     identity = identity_of(job, pair_ids)
     checkpoint, refused = choose_checkpoint(job, identity)
@@ -68,6 +70,8 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     shared_prompt = shares_prompt(model.config.model_type)
     if checkpoint is not None:
         checkpoint.load_weights(model)
+    if recompute:  # the re-entrant kind fails with ZeRO 2 and 3
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     engine = Engine(model, config, device)
     if checkpoint is not None:
         engine.restore(checkpoint.step, checkpoint.state)
@@ -107,11 +111,13 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 leave_ranks()
                 return Outcome("stopped", done)
 
+    release_freed_memory()  # the export maps the start model and its own file beside the engine
     export_model(engine, job.model, job.export, config.precision)
     leave_ranks()
     facts = {
         "ranks": ranks, "threads": torch.get_num_threads(), "zero_stage": engine.stage, "precision": config.precision,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "tokens_per_pack": budget,
+        "recompute": recompute,
         "resumed_from_step": first, "refused_checkpoints": refused,
         "tokens": total_of(metrics, "tokens") if rank == 0 else 0,
     }  # fmt: skip

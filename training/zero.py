@@ -14,11 +14,16 @@ def effective_stage(stage: int, precision: Precision) -> int:
     return max(stage, 1) if precision == "bf16" else stage
 
 
+def bucket_elements(device: str) -> int:
+    """Gradients that are averaged over the ranks in one message."""
+    return 50_000_000 if device == "cuda" else 10_000_000
+
+
 def settings(config: TrainConfig, ranks: int, device: str) -> dict[str, Any]:
     """DeepSpeed's configuration, every value that bears on the result or the speed written out."""
     stage = effective_stage(config.zero_stage, config.precision)
     gpu = device == "cuda"  # on a CPU nothing overlaps, and buffers only cost memory and copies
-    bucket = 50_000_000 if gpu else 10_000_000
+    bucket = bucket_elements(device)
     return {
         # Only for DeepSpeed's own counters: packs vary in size and number, and the loss carries the weights.
         "train_micro_batch_size_per_gpu": 1,

@@ -91,6 +91,20 @@ def test_the_recipe_of_the_published_run_plans_and_starts_nothing(shell: Shell) 
     answer = json.loads(done.out)
     assert answer["needs"]["steps"] == 5625
     assert answer["stages"]["ingest"]["missing"] and answer["stages"]["model"]["missing"]
+    needs = answer["needs"]
+    assert needs["parameters"] == 13_015_874_560  # known by the model's name
+    cpu, gpu = needs["memory"]["cpu"], next(found for name, found in needs["memory"].items() if name != "cpu")
+    assert not cpu["fits"] and "the largest part is" in cpu["reason"]
+    # A share of an eighth in bf16, a master copy and Adam's moments in fp32: 14 bytes a parameter.
+    states = sum(gpu["parts"][part] for part in ("parameters", "master", "moments"))
+    assert states == pytest.approx(14 * needs["parameters"] / 8, rel=1e-6)
+    assert gpu["bytes"] > states
+    # Three checkpoints at a time, 12 bytes a parameter.
+    assert needs["disk"]["checkpoints"] == 36 * needs["parameters"]
+    assert sum(size for part, size in needs["disk"].items() if part != "total") == needs["disk"]["total"]
+    assert {"reference", "train", "evaluate"} < set(needs["seconds"]["cpu"])
+    text = shell.run("plan", "tulu-v2.5-13b-stackexchange-60k").out
+    assert "memory a rank on cpu" in text and "does not fit" in text and "disk: " in text and "time on cpu" in text
     assert not (shell.folder / "runs" / "store").exists()
 
 

@@ -1,0 +1,142 @@
+"""The memory planner beside measured peaks: trainings of random models on the CPU, the largest rank's resident memory.
+
+    python -m benchmarks.memory [--sizes 15m 60m 135m] [--precisions fp32 bf16] [--ranks 1 2] [--stages 2] [--json]
+
+Each training scores its reference, makes three updates and exports, as in a run; the peak is the kernel's own figure
+for its processes. `ours` is the prediction and `peer` the kernel; there is no other trainer here.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.config import TrainConfig
+from training.memory import Load, rank_memory
+from training.rows import TokenRow
+from training.shape import ModelShape
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = {
+    "tiny": ModelShape(64, 160, 2, 4, 2, 16, 512, tied=True),
+    "15m": ModelShape(288, 768, 6, 6, 6, 48, 32000, tied=True),
+    "60m": ModelShape(512, 1536, 8, 8, 8, 64, 32000, tied=False),
+    "135m": ModelShape(576, 1536, 30, 9, 3, 64, 49152, tied=True),  # SmolLM2-135M's
+}
+STEPS = 3  # memory is steady from the second on
+
+
+def main() -> None:
+    options = _options()
+    if options.worker:
+        print(json.dumps(_measure(options)))
+        return
+    cases: list[dict[str, Any]] = []
+    for size in options.sizes:
+        with tempfile.TemporaryDirectory() as scratch:
+            _in_a_process("--worker", "model", "--sizes", size, "--scratch", scratch)
+            for case in product(options.precisions, options.stages, options.ranks):
+                cases.append(_case(size, *case, options, scratch))
+                _say(_line(cases[-1]))
+    worst = max(cases, key=lambda case: abs(case["error"]))
+    if options.json:
+        print(json.dumps({
+            "ours": worst["predicted_bytes"], "peer": worst["measured_bytes"], "cpu_ratio": None,
+            "memory_ratio": worst["predicted_bytes"] / worst["measured_bytes"],
+            "largest_error": abs(worst["error"]), "cases": cases,
+        }))  # fmt: skip
+    else:
+        print(*map(_line, cases), f"largest error {abs(worst['error']):.1%}", sep="\n")
+
+
+def _case(
+    size: str, precision: str, stage: int, ranks: int, options: argparse.Namespace, scratch: str
+) -> dict[str, Any]:
+    measured = _in_a_process(
+        "--worker", "train", "--sizes", size, "--precisions", precision, "--stages", str(stage), "--ranks", str(ranks),
+        "--tokens", str(options.tokens), "--scratch", scratch,
+    )["peak_bytes"]  # fmt: skip
+    load = Load("cpu", precision, stage, ranks, options.tokens)  # type: ignore[arg-type]
+    predicted = rank_memory(SIZES[size], load)
+    return {
+        "size": size, "precision": precision, "zero_stage": stage, "ranks": ranks, "tokens": options.tokens,
+        "predicted_bytes": predicted.total, "measured_bytes": measured, "error": predicted.total / measured - 1,
+        "parts": predicted.parts(),
+    }  # fmt: skip
+
+
+def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    """In a process of its own, whose memory is below that of its children: they are counted from their start."""
+    scratch = Path(options.scratch)
+    (size,) = options.sizes
+    if options.worker == "model":
+        from benchmarks.random_model import write_random_model
+
+        write_random_model(scratch / "model", SIZES[size], "fp32")
+        return {}
+    from benchmarks.own_trainer import train_with_trainer
+
+    (precision,), (stage,), (ranks,) = options.precisions, options.stages, options.ranks
+    config = TrainConfig(
+        precision=precision, zero_stage=stage, ranks=ranks, batch_size=2 * ranks, epochs=1, learning_rate=1e-5,
+        tokens_per_pack=options.tokens,
+    )  # fmt: skip
+    draw = np.random.default_rng(0)
+    tokens, vocabulary = options.tokens, SIZES[size].vocabulary
+
+    def ids(count: int) -> list[int]:
+        return [int(token) for token in draw.integers(3, vocabulary, count)]
+
+    rows = [  # each fills a pack; a short prompt, so that nearly all positions are scored
+        TokenRow(f"made.up/{n}/1/2", ids(tokens // 8), ids(tokens // 2), ids(tokens - tokens // 8 - tokens // 2))
+        for n in range(STEPS * config.batch_size)
+    ]
+    with tempfile.TemporaryDirectory(dir=scratch) as work:
+        train_with_trainer(scratch / "model", rows, config, work=Path(work), seed=0)
+    return {"peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}
+
+
+def _in_a_process(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.memory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(arguments)} failed:\n{done.stderr[-4000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["15m", "60m", "135m"])
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
+    parser.add_argument("--stages", nargs="+", type=int, choices=(0, 1, 2, 3), default=[2], help="of ZeRO")
+    parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--tokens", type=int, default=1024, help="of every pack (%(default)s)")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--worker", choices=("model", "train"), help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _line(case: dict[str, Any]) -> str:
+    return (
+        f"{case['size']:5} {case['precision']} ZeRO {case['zero_stage']} ranks {case['ranks']}: predicted"
+        f" {case['predicted_bytes'] / 1e9:6.3f} GB, measured {case['measured_bytes'] / 1e9:6.3f} GB,"
+        f" error {case['error']:+.1%}"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""How much memory a rank of a training takes, from the shape of the model and the settings alone.
+
+Nothing is measured and torch is not loaded. `benchmarks/memory.py` compares this with measured peaks.
+
+N parameters, R ranks. A rank holds its parameters, the fp32 master copy, Adam's two moments, the gradients that its
+packs add up, what one pack keeps for its backward pass, and a process. On a CPU everything that was ever needed stays
+with the process (training/allocator.py), so what passes at different times is added up; a GPU's allocator gives it
+to whoever comes next.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from training.config import Precision
+from training.shape import ModelShape
+from training.zero import bucket_elements, effective_stage
+
+MIB: Final = 2**20
+BASE: Final = {"cpu": 640 * MIB, "cuda": 1200 * MIB}
+"""A process with torch, transformers and DeepSpeed in it; on a GPU its context and NCCL's buffers."""
+SPARE: Final = {"cpu": 0.0, "cuda": 0.05}
+"""Share of a GPU's tensors that its allocator loses in gaps."""
+# As in training/head.py, which loads torch.
+LOGITS_KEPT: Final = 256 * MIB
+LOGITS_AT_A_TIME: Final = 64 * MIB
+# DeepSpeed's stage3_max_live_parameters (training/zero.py): parameters that ZeRO-3 keeps gathered.
+LIVE_PARAMETERS: Final = 1_000_000_000
+
+DeviceKind = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the memory of a rank depends on, beside the model."""
+
+    device: DeviceKind
+    precision: Precision
+    zero_stage: int
+    ranks: int
+    tokens: int
+    """Tokens of the largest pack."""
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
+class RankMemory:
+    """Bytes of one rank at its peak, by what they are for."""
+
+    base: int
+    parameters: int
+    master: int
+    moments: int
+    gradients: int
+    update: int
+    """Gradients laid out in one piece for the optimizer."""
+    buffers: int
+    """For messages between ranks, and parameters that ZeRO-3 has gathered."""
+    activations: int
+    logits: int
+    spare: int
+    """What an allocator holds and cannot hand out."""
+    total: int
+
+    def parts(self) -> dict[str, int]:
+        """All but the total. They add up to it on a CPU; on a GPU `update` and what a pack keeps share their room."""
+        return {name: size for name, size in asdict(self).items() if name != "total"}
+
+
+def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
+    """The peak of one rank."""
+    stage = effective_stage(load.zero_stage, load.precision)
+    count, ranks, narrow = shape.parameters, load.ranks, width(load.precision)
+    share = count / ranks if stage > 0 else count
+    parameters = narrow * (count / ranks if stage == 3 else count)
+    master = 4 * share if stage > 0 else 0  # at stage 0 in fp32 the parameters are their own master
+    moments = 8 * share
+    gradients = 4 * (count if stage < 2 else share)
+    update = 4 * share if stage > 0 else 0
+    buffers = 4 * bucket_elements(load.device) + narrow * shape.embedding
+    if stage == 3:
+        buffers += narrow * min(count - count / ranks, LIVE_PARAMETERS)
+    activations = activation_bytes(shape, load)
+    logits = logit_bytes(shape, load)
+    if load.device == "cpu":
+        # DeepSpeed copies the parameters when it starts; the gradients later take that room. The update's gradients
+        # find theirs cut up by activations once, and take another.
+        gradients = max(gradients, _start_up(count, share, load.precision, stage))
+        update *= 2
+        passing = activations + logits + update
+    else:
+        passing = max(activations + logits, update)
+    held = parameters + master + moments + gradients + buffers + passing
+    spare = SPARE[load.device] * held
+    parts = (BASE[load.device], parameters, master, moments, gradients, update, buffers, activations, logits, spare)
+    return RankMemory(*(int(part) for part in parts), total=int(BASE[load.device] + held + spare))
+
+
+def _start_up(count: float, share: float, precision: Precision, stage: int) -> float:
+    """Copies of the parameters that DeepSpeed makes and drops when it starts."""
+    if stage == 0:
+        return 4 * count
+    return 4 * count if precision == "fp32" else 4 * count + 4 * share
+
+
+def activation_bytes(shape: ModelShape, load: Load) -> int:
+    """What a pack's forward pass keeps for the backward pass, and the working room of one layer in it."""
+    narrow = width(load.precision)
+    # Of a layer: its input and the same normed, queries, keys, values, what attention gives, the sum with the input
+    # and the same normed, gate and up (training/lean.py works out the rest again).
+    kept = narrow * (4 * shape.hidden + 2 * shape.query_size + 2 * shape.key_size + 2 * shape.mlp)
+    if load.device == "cuda":  # variable-length attention gathers keys and values, the prompt's twice
+        kept += narrow * 2 * 2 * shape.key_size
+    # The gated MLP's backward pass, with a norm's fp32 values still there.
+    working = narrow * 4 * shape.mlp + 4 * 3 * shape.hidden
+    layers = narrow * shape.hidden * shape.layers + kept if load.recompute else kept * shape.layers
+    ends = narrow * 3 * shape.hidden  # the last norm's input and output, and the rows that are scored
+    return load.tokens * (layers + working + ends)
+
+
+def logit_bytes(shape: ModelShape, load: Load) -> int:
+    """What the head keeps, what it works on at a time, and the gradient of its weight; all positions scored."""
+    row = 4 * shape.vocabulary
+    kept = min(load.tokens * row, LOGITS_KEPT)
+    at_a_time = min(max(0, load.tokens * row - kept), LOGITS_AT_A_TIME)
+    narrowed = kept // 2 if load.precision == "bf16" else 0
+    return kept + at_a_time + narrowed + (4 * shape.embedding if load.precision == "bf16" else 0)
+
+
+def width(precision: Precision) -> int:
+    """Bytes of a parameter or an activation."""
+    return {"bf16": 2, "fp32": 4}[precision]
