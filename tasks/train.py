@@ -4,12 +4,15 @@ in   train/, train.parquet (reference), model/
 out  model/           safetensors, tokenizer, chat template
      metrics.jsonl    one object a step, under TRL's names
      perf.log         one object a step: what the clock says; train.log: what the ranks printed
+     tensorboard/     with train.tensorboard: both, for TensorBoard
 
 Over all epochs: pairs + dropped.incomplete_batch = epochs * pairs of the train split; steps * batch_size = pairs.
 """
 
 import shutil
+from pathlib import Path
 
+from tasks.encoder import Encoder
 from tasks.errors import RecipeError
 from tasks.manifest import Manifest
 from tasks.ranks import run_ranks
@@ -43,12 +46,15 @@ def train(
         job = TrainJob(
             model=model.path("model"), rows=tokens.path("train"), reference=reference.path("train.parquet"),
             export=work.folder / "model", folder=folder, seed=seed, config=config, run=store.run,
+            end=_end_of(model.path("model")),
         )  # fmt: skip
         job.write(folder / "job.json")
         log = work.partial / "train.log"
         outcome = run_ranks(work, "training.run", folder / "job.json", folder, ranks=config.ranks, log_file=log)
         for kept in (folder / "metrics.jsonl", folder / "perf.log", log):
             shutil.copyfile(kept, work.folder / kept.name)
+        if config.tensorboard:
+            shutil.copytree(folder / "tensorboard", work.folder / "tensorboard")
         facts = dict(outcome.facts)
         seen = outcome.step * config.batch_size
         counts = {"steps": outcome.step, "pairs": seen, "tokens": int(facts.pop("tokens"))}
@@ -68,3 +74,8 @@ def _row_count(tokens: Manifest) -> int:
     from datasets import load_from_disk
 
     return len(load_from_disk(str(tokens.path("train"))))
+
+
+def _end_of(model: Path) -> int | None:
+    """Id of EOS; None for a model without a tokenizer, whose rows came from elsewhere."""
+    return Encoder.load(model).end if (model / "tokenizer.json").is_file() else None

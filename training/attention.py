@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from training.batch import Pack
 from training.segments import blockwise_attention, causal_bias
@@ -79,13 +79,12 @@ def varlen(pack: Pack, device: torch.device) -> Varlen:
 
 
 def register() -> None:
-    """Make the attention known to transformers under `NAME`; calling it again changes nothing."""
+    """Make the attention known to transformers under `NAME`; calling it again changes nothing.
+
+    Only the attention: where there is no mask function of that name, transformers makes no mask, and does not look
+    into the position ids for packed sequences first, for which it would wait for the device in every forward pass.
+    """
     AttentionInterface.register(NAME, segment_attention)
-    AttentionMaskInterface.register(NAME, no_mask)
-
-
-def no_mask(*_args: Any, **_kwargs: Any) -> None:
-    """In the place of transformers' masks: the layout says all."""
 
 
 def segment_attention(

@@ -13,7 +13,16 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     # What cannot change the result beyond rounding stays out of the fingerprint.
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"tokens_per_pack", "recompute", "zero_stage", "ranks", "save_every", "resume", "tensorboard"}
+        {
+            "tokens_per_pack",
+            "recompute",
+            "zero_stage",
+            "ranks",
+            "save_every",
+            "resume",
+            "tensorboard",
+            "peak_tflops",
+        }
     )
 
     loss: Literal["sigmoid", "dpo_norm", "robust", "ld", "ipo", "ipo_sum", "simpo"] = "sigmoid"
@@ -62,10 +71,15 @@ class TrainConfig(BaseModel):
     """Processes, one a GPU; on a CPU one a core or fewer."""
     save_every: PositiveInt = 100
     """Optimizer steps between two checkpoints."""
-    tensorboard: bool = False
-    """Whether metrics are also written for TensorBoard, in the run's `training/tensorboard` folder."""
     resume: str = Field("auto", pattern=r"^(auto|fresh|from:.+)$")
     """`auto` goes on from the last whole checkpoint of this very training; `fresh` forgets it; `from:PATH`."""
+
+    tensorboard: bool = False
+    """Whether each step's numbers are also written for TensorBoard, into the folder `tensorboard` of the stage; wants
+    the package of that name."""
+    peak_tflops: PositiveFloat | None = None
+    """What one rank's device can do at most, in 10^12 operations a second: what utilisation (MFU) is a share of; null
+    takes the maker's figure for a known GPU, and none for a CPU."""
 
     @model_validator(mode="after")
     def _loss_knows_what_it_is_given(self) -> Self:

@@ -8,6 +8,8 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ from training.batch import Pack
 from training.config import TrainConfig
 from training.forward import pack_logps
 from training.losses import PairLogps
+from training.records import Board
 from training.status import TrainerError
 from training.zero import effective_stage, settings
 
@@ -83,6 +86,25 @@ def join_ranks(device: torch.device) -> None:
 def leave_ranks() -> None:
     """Leave the process group; every rank calls it, none waits for another afterwards."""
     dist.destroy_process_group()
+
+
+def tensorboard(folder: Path) -> Board:
+    """DeepSpeed's monitor that writes TensorBoard's files into `folder`; rank 0's writes, the others' do nothing.
+
+    It stands apart from the engine, which would look at every pack's loss and wait for the device each time. Raises
+    TrainerError of kind `recipe` where the package is missing.
+    """
+    if find_spec("tensorboard") is None:
+        raise TrainerError(
+            "recipe", "train.tensorboard asks for the package tensorboard, which is not installed: pip install it"
+        )
+    from deepspeed.monitor.config import TensorBoardConfig
+    from deepspeed.monitor.tensorboard import TensorBoardMonitor
+
+    place: Board = TensorBoardMonitor(
+        TensorBoardConfig(enabled=True, output_path=str(folder.parent), job_name=folder.name)
+    )
+    return place
 
 
 class Engine:

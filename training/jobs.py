@@ -33,6 +33,8 @@ class TrainJob:
     config: TrainConfig
     run: str = ""
     """Name of the run that asks: with `resume: fresh` its first try forgets old checkpoints, its retries do not."""
+    end: int | None = None
+    """Id of EOS: a completion that does not end in it was cut. None where that is not to be counted."""
 
     @property
     def checkpoints(self) -> Path:
@@ -51,6 +53,7 @@ class TrainJob:
                 model=Path(raw["model"]), rows=Path(raw["rows"]), reference=Path(raw["reference"]),
                 export=Path(raw["export"]), folder=Path(raw["folder"]), seed=int(raw["seed"]),
                 config=TrainConfig.model_validate(raw["config"]), run=raw["run"],
+                end=raw.get("end"),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise TrainerError("recipe", f"{path} is not a training job: {error}") from error

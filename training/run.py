@@ -28,7 +28,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     from training.allocator import release_freed_memory
     from training.batch import batch_indices, pack_batch, steps_per_epoch
     from training.checkpoint import METRICS, save_checkpoint
-    from training.engine import Engine, device_memory, join_ranks, leave_ranks, rank_device
+    from training.engine import Engine, device_memory, join_ranks, leave_ranks, rank_device, tensorboard
     from training.export import export_model
     from training.fit import pack_settings
     from training.forward import load_model
@@ -43,10 +43,12 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     from training.schedule import learning_rate
     from training.shape import shape_in
     from training.step import check_first_loss, refuse_nonfinite, run_packs
+    from training.work import peak_of, step_flops, truncated_share
 
     config = job.config
     device = rank_device()
     join_ranks(device)
+    board = tensorboard(job.folder / "tensorboard") if config.tensorboard else None
     rank, ranks = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(job.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -62,7 +64,8 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     total = per_epoch * config.epochs
     longest = int(sum(rows.lengths()).max())
     kind: DeviceKind = "cuda" if device.type == "cuda" else "cpu"
-    budget, recompute = pack_settings(shape_in(job.model), config, kind, device_memory(device), longest)
+    shape = shape_in(job.model)
+    budget, recompute = pack_settings(shape, config, kind, device_memory(device), longest)
 
     identity = identity_of(job, pair_ids)
     checkpoint, refused = choose_checkpoint(job, identity)
@@ -82,7 +85,9 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
         write_progress(job.folder, rank, Progress(first, total, "steps"))
     log.info("steps %d to %d, %d ranks (%s), ZeRO stage %d", first + 1, total, ranks, device.type, engine.stage)
 
-    with Records.opened(metrics, job.folder / "perf.log") as records:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    peak = peak_of(config, name, ranks)
+    with Records.opened(metrics, job.folder / "perf.log", peak=peak, board=board) as records:
         for step in range(first, total):
             indices = batch_indices(len(rows), config.batch_size, job.seed, step)
             batch = [rows[index] for index in indices]
@@ -102,7 +107,9 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
             if rank == 0:
                 line = {"step": done, "epoch": done / per_epoch, **totals.metrics, "learning_rate": rate}
                 line |= {"grad_norm": norm, "tokens": sum(row.tokens for row in batch)}
-                records.write(line, pack_metrics(packs, shared_prompt=shared_prompt), config.batch_size)
+                packing = pack_metrics(packs, shared_prompt=shared_prompt) | truncated_share(batch, job.end)
+                packing |= step_flops(shape, packs, recompute=recompute)
+                records.write(line, packing, config.batch_size)
                 write_progress(job.folder, rank, Progress(done, total, "steps"))
             if totals.stop or (done % config.save_every == 0 and done < total):
                 save_checkpoint(job.checkpoints, engine, step=done, identity=identity, metrics=metrics)
@@ -116,7 +123,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     leave_ranks()
     facts = {
         "ranks": ranks, "threads": torch.get_num_threads(), "zero_stage": engine.stage, "precision": config.precision,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "tokens_per_pack": budget,
+        "device": name, "tokens_per_pack": budget,
         "recompute": recompute,
         "resumed_from_step": first, "refused_checkpoints": refused,
         "tokens": total_of(metrics, "tokens") if rank == 0 else 0,

@@ -1,0 +1,65 @@
+"""How much work the packs of a step are: operations, and the share of pairs with a cut answer.
+
+Model operations come in two counts, since a shared prompt lets a run be faster with fewer of them. *Effective* are
+those of the usual layout, every completion behind a prompt of its own and no padding: comparable between trainers.
+*Hardware* are those that were computed. A backward pass is twice its forward pass, recompute one more.
+"""
+
+from collections.abc import Sequence
+
+from training.batch import Pack, Segment
+from training.config import TrainConfig
+from training.devices import device_named
+from training.rows import TokenRow
+from training.shape import ModelShape
+
+Packs = Sequence[Sequence[Pack]]
+"""[rank][micro step]."""
+
+
+def step_flops(shape: ModelShape | None, packs: Packs, *, recompute: bool) -> dict[str, float]:
+    """`perf/effective_flops` and `perf/hardware_flops` of a step, over all ranks; nothing for an unknown shape."""
+    if shape is None:
+        return {}
+    every = [pack for row in packs for pack in row]
+    usual = sum(_separate_flops(shape, segment) for pack in every if pack.weight for segment in pack.segments)
+    computed = sum(_shared_flops(shape, segment) for pack in every for segment in pack.segments)
+    return {"perf/effective_flops": 3 * usual, "perf/hardware_flops": (4 if recompute else 3) * computed}
+
+
+def peak_of(config: TrainConfig, device: str, ranks: int) -> float | None:
+    """Operations a second of the devices of all ranks together; `device` is what the driver calls one of them."""
+    if config.peak_tflops is not None:
+        return config.peak_tflops * 1e12 * ranks
+    known = device_named(device)
+    return None if known is None else known.peak(config.precision) * ranks
+
+
+def truncated_share(rows: Sequence[TokenRow], end: int | None) -> dict[str, float]:
+    """`data/truncated_share`: the share of the pairs of which an answer was cut, so that it does not end in `end`."""
+    if end is None:
+        return {}
+    cut = sum(row.chosen_ids[-1] != end or row.rejected_ids[-1] != end for row in rows)
+    return {"data/truncated_share": cut / len(rows)}
+
+
+def _separate_flops(shape: ModelShape, segment: Segment) -> float:
+    prompt, chosen, rejected = _lengths(segment)
+    first, second = prompt + chosen, prompt + rejected
+    return shape.forward_flops(first + second, _triangle(first) + _triangle(second), chosen + rejected)
+
+
+def _shared_flops(shape: ModelShape, segment: Segment) -> float:
+    prompt, chosen, rejected = _lengths(segment)
+    attended = _triangle(prompt + chosen) + _triangle(rejected) + rejected * prompt
+    return shape.forward_flops(prompt + chosen + rejected, attended, chosen + rejected)
+
+
+def _lengths(segment: Segment) -> tuple[int, int, int]:
+    start, prompt_end, chosen_end, rejected_end = segment
+    return prompt_end - start, chosen_end - prompt_end, rejected_end - chosen_end
+
+
+def _triangle(tokens: int) -> float:
+    """Keys that `tokens` queries see, the first of them one and each a further one."""
+    return tokens * (tokens + 1) / 2
