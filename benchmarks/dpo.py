@@ -1,7 +1,8 @@
 """DPO beside TRL 1.16: the same pairs in the same order, the same model, CPU seconds, peak memory and losses.
 
     python -m benchmarks.dpo --model FOLDER [--rows FOLDER] [--pairs 16] [--cap 512] [--json]
-    python -m benchmarks.dpo --shape 1b --device cuda --precision bf16        random weights, on a GPU
+    python -m benchmarks.dpo --shape 1b --device cuda --precision bf16 --pairs 512 --batch-size 32       on a GPU
+    python -m benchmarks.dpo --model FOLDER --write docs/benchmarks.md
 
 Three interleaved runs of each, every one in a process of its own; medians are compared. Counted is what comes after
 the imports: loading the model, scoring the reference, and one pass of training. TRL runs without gradient
@@ -19,18 +20,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.dpo_tables import PEERS, line, millions, section, table
+from benchmarks.sections import write_section
+from training.devices import device_named
+from training.shape import KNOWN, ModelShape, shape_in
+
 ROOT = Path(__file__).resolve().parent.parent
-PEERS = ("trl-precomputed", "trl-online")
 SEED = 0
-SHAPES = {  # hidden size, MLP, layers, heads, key heads, vocabulary: Llama 3.2 1B and 3B, Llama 2 7B, a layer of 13B
-    "1b": (2048, 8192, 16, 32, 8, 128256),
-    "3b": (3072, 8192, 28, 24, 8, 128256),
-    "7b": (4096, 11008, 32, 32, 32, 32000),
-    "13b-layer": (5120, 13824, 1, 40, 40, 32000),
+SHAPES = {
+    "tiny": ModelShape(48, 80, 2, 6, 2, 8, 97, tied=True),
+    "1b": KNOWN["meta-llama/Llama-3.2-1B"],
+    "3b": KNOWN["meta-llama/Llama-3.2-3B"],
+    "7b": KNOWN["meta-llama/Llama-2-7b-hf"],
+    "13b-layer": replace(KNOWN["meta-llama/Llama-2-13b-hf"], layers=1),
 }
 
 
@@ -41,14 +48,23 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         if options.model is None:
-            options.model = _random_model(Path(scratch) / "model", options.shape, options.precision)
+            options.model = Path(scratch) / "model"
+            _run("model", options, Path(scratch))
         names = ("ours", *(["ours-trainer"] if options.trainer else []), *PEERS)
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-        for repeat in range(options.repeats):
+        for repeat in range(options.runs):
             for name in runs:
                 runs[name].append(_run(name, options, Path(scratch)))
-                _say(f"{repeat + 1}/{options.repeats} {name}: {_line(runs[name][-1])}", options)
-    results = {name: _median(found) for name, found in runs.items()}
+                _say(f"{repeat + 1}/{options.runs} {name}: {line(runs[name][-1])}", options)
+        shape = shape_in(options.model)
+    verdict = _verdict({name: _median(found) for name, found in runs.items()}, options)
+    if options.write is not None:
+        what = f"`--shape {options.shape}`" if options.shape else f"a model of {millions(shape)} parameters"
+        write_section(options.write.resolve(), "dpo", "DPO", section(verdict, what))
+    print(json.dumps(verdict) if options.json else table(verdict))
+
+
+def _verdict(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
     peer = {
         "name": "TRL 1.16",
         "cpu_seconds": min(results[name]["cpu_seconds"] for name in PEERS),
@@ -57,7 +73,7 @@ def main() -> None:
         **{name: results[name] for name in PEERS},
     }
     ours = results["ours"]
-    verdict = {
+    verdict: dict[str, Any] = {
         "ours": ours,
         "peer": peer,
         "cpu_ratio": ours["cpu_seconds"] / peer["cpu_seconds"],
@@ -66,30 +82,17 @@ def main() -> None:
         "loss_difference": max(
             abs(a - b) for found in results.values() for a, b in zip(ours["losses"], found["losses"], strict=True)
         ),
-        "pairs": options.pairs,
-        "cap": options.cap,
-        "threads": options.threads,
-        "peer_micro_batch": options.peer_micro_batch,
+        **{
+            name: vars(options)[name]
+            for name in ("runs", "pairs", "cap", "batch_size", "threads", "precision", "peer_micro_batch")
+        },
     }
     if options.trainer:
         whole = min(results[name]["process_cpu_seconds"] for name in PEERS)
         verdict["ours_trainer"] = results["ours-trainer"]
         verdict["trainer_cpu_ratio"] = results["ours-trainer"]["process_cpu_seconds"] / whole
         verdict["trainer_memory_ratio"] = results["ours-trainer"]["peak_bytes"] / peer["peak_bytes"]
-    if options.json:
-        print(json.dumps(verdict))
-        return
-    for name, found in results.items():
-        print(f"{name:16} {_line(found)}  losses {' '.join(f'{loss:.5f}' for loss in found['losses'])}")
-    print(
-        f"ours / TRL: CPU {verdict['cpu_ratio']:.3f}, time {verdict['time_ratio']:.3f}, memory"
-        f" {verdict['memory_ratio']:.3f}, losses apart by {verdict['loss_difference']:.1e} at most"
-    )
-    if options.trainer:
-        print(
-            f"trainer / TRL, whole processes: CPU {verdict['trainer_cpu_ratio']:.3f}, memory"
-            f" {verdict['trainer_memory_ratio']:.3f}"
-        )
+    return verdict
 
 
 def _options() -> argparse.Namespace:
@@ -106,9 +109,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="threads of either (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3, help="of each, interleaved; medians count (%(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the section DPO of FILE (docs/benchmarks.md)")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--worker", choices=("ours", "ours-trainer", *PEERS), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=("model", "ours", "ours-trainer", *PEERS), help=argparse.SUPPRESS)
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.worker and (options.model is None) == (options.shape is None):
@@ -128,7 +132,11 @@ def _run(name: str, options: argparse.Namespace, scratch: Path) -> dict[str, Any
         str(options.peer_micro_batch), "--precision", options.precision, "--device", options.device, "--threads",
         str(options.threads), "--scratch", str(scratch),
     ]  # fmt: skip
-    for flag, value in (("--rows", options.rows), ("--tokens-per-pack", options.tokens_per_pack)):
+    for flag, value in (
+        ("--shape", options.shape),
+        ("--rows", options.rows),
+        ("--tokens-per-pack", options.tokens_per_pack),
+    ):
         command += [] if value is None else [flag, str(value)]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     # TRL keeps its reference values in the data set's cache: a fresh one for every run.
@@ -142,21 +150,32 @@ def _run(name: str, options: argparse.Namespace, scratch: Path) -> dict[str, Any
 
 
 def _work(options: argparse.Namespace) -> dict[str, Any]:
-    """One training in this process."""
+    """One training in this process, or a random model: the process that starts the others stays small, since Linux
+    counts its memory as theirs."""
     import resource
 
     import torch
 
+    from benchmarks.pairs import made_up_rows, rows_of
     from training.batch import batch_indices
     from training.config import TrainConfig
 
+    if options.worker == "model":
+        from benchmarks.random_model import write_random_model
+
+        write_random_model(options.model, SHAPES[options.shape], options.precision)
+        return {}
     torch.set_num_threads(options.threads)
     cuda = options.device.startswith("cuda")
     config = TrainConfig(
         precision=options.precision, batch_size=options.batch_size, epochs=1, learning_rate=1e-5, warmup_ratio=0.0,
         tokens_per_pack=options.tokens_per_pack or (16384 if cuda else 1024), zero_stage=0, ranks=1,
     )  # fmt: skip
-    rows = _rows(options)
+    if options.rows is not None:
+        rows = rows_of(options.rows, options.pairs, options.cap)
+    else:
+        vocabulary = json.loads((options.model / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        rows = made_up_rows(vocabulary, options.pairs, options.cap)
     steps = range(len(rows) // config.batch_size)
     ordered = [rows[i] for step in steps for i in batch_indices(len(rows), config.batch_size, SEED, step)]
     start: Callable[[], list[float]]
@@ -182,76 +201,39 @@ def _work(options: argparse.Namespace) -> dict[str, Any]:
     began, before = time.perf_counter(), resource.getrusage(whose)
     losses = start()
     after = resource.getrusage(whose)
+    seconds = time.perf_counter() - began
     return {
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "process_cpu_seconds": after.ru_utime + after.ru_stime,
-        "seconds": time.perf_counter() - began,
+        "seconds": seconds,
         "peak_bytes": torch.cuda.max_memory_allocated() if cuda else after.ru_maxrss * 1024,
-        "tokens": sum(row.tokens for row in rows),
+        **_speed(options, rows, seconds),
         "losses": losses,
     }
 
 
-def _rows(options: argparse.Namespace) -> list[Any]:
-    """The first pairs of --rows, cut to the cap; else random ids whose lengths are spread like Stack Exchange's."""
-    import numpy as np
-    from transformers import AutoConfig
-
-    from training.rows import TokenRow, load_rows
-
-    cap = options.cap
-    if options.rows is not None:
-        kept = (row for row in load_rows(options.rows) if len(row.prompt_ids) < cap)
-        found = [
-            row._replace(
-                chosen_ids=row.chosen_ids[: cap - len(row.prompt_ids)],
-                rejected_ids=row.rejected_ids[: cap - len(row.prompt_ids)],
-            )
-            for row, _ in zip(kept, range(options.pairs), strict=False)
-        ]
-        if len(found) < options.pairs:
-            sys.exit(f"{options.rows} holds {len(found)} pairs whose prompt is below {cap} tokens")
-        return found
-    vocabulary = AutoConfig.from_pretrained(options.model).vocab_size
-    draw = np.random.default_rng(0)
-
-    def ids(median: float, spread: float, limit: int) -> list[int]:
-        length = int(np.clip(draw.lognormal(np.log(median), spread), 1, limit))
-        return [int(token) for token in draw.integers(3, vocabulary, length)]
-
-    rows = []
-    for number in range(options.pairs):
-        prompt = ids(130, 0.8, cap - 16)  # means of about 180, 300 and 225 tokens without a cap
-        room = cap - len(prompt)
-        rows.append(TokenRow(f"made.up/{number}/1/2", prompt, ids(200, 0.9, room), ids(150, 0.9, room)))
-    return rows
-
-
-def _random_model(folder: Path, shape: str, precision: str) -> Path:
+def _speed(options: argparse.Namespace, rows: list[Any], seconds: float) -> dict[str, Any]:
+    """Tokens a second, and what share of the device's peak the operations are: reference and training."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    hidden, mlp, layers, heads, key_heads, vocabulary = SHAPES[shape]
-    config = LlamaConfig(
-        hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=key_heads, vocab_size=vocabulary, max_position_embeddings=4096,
-        tie_word_embeddings=vocabulary > 100_000,
-        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    torch.set_default_dtype(config.dtype)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    torch.set_default_dtype(torch.float32)
-    return folder
+    from training.batch import pack_batch
+    from training.work import step_flops
+
+    name = torch.cuda.get_device_name() if options.device.startswith("cuda") else None
+    found: dict[str, Any] = {"tokens": sum(row.tokens for row in rows), "device": name}
+    found["tokens_per_second"] = found["tokens"] / seconds
+    device = device_named(name or "")
+    if device is not None:
+        flops = step_flops(shape_in(options.model), pack_batch(rows, 2**62, 1), recompute=False)
+        for kind, count in flops.items():  # three forward passes of training, and one of the reference
+            share = 4 / 3 * count / (seconds * device.peak(options.precision))
+            found[kind.removeprefix("perf/").replace("_flops", "_mfu")] = share
+    return found
 
 
 def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    numbers = [name for name, value in runs[0].items() if name != "losses"]
-    return {name: statistics.median(run[name] for run in runs) for name in numbers} | {"losses": runs[0]["losses"]}
-
-
-def _line(run: dict[str, Any]) -> str:
-    return f"{run['cpu_seconds']:8.1f} CPU s {run['seconds']:8.1f} s {run['peak_bytes'] / 1e9:6.2f} GB"
+    numbers = [name for name, value in runs[0].items() if isinstance(value, (int, float))]
+    return runs[0] | {name: statistics.median(run[name] for run in runs) for name in numbers}
 
 
 def _say(text: str, options: argparse.Namespace) -> None:
