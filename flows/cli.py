@@ -58,7 +58,7 @@ def plan(
     as_json: JsonOpt = False,
     debug: DebugOpt = False,
 ) -> None:
-    """Say what would run and what is reused; start nothing."""
+    """Say what would run, what is reused, and what it takes in memory, time and disk; start nothing."""
     from flows.plan import plan_recipe, plan_text
 
     answer = plan_recipe(recipe, overrides, force)

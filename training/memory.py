@@ -69,30 +69,32 @@ class RankMemory:
 def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
     """The peak of one rank."""
     stage = effective_stage(load.zero_stage, load.precision)
-    count, ranks, narrow = shape.parameters, load.ranks, width(load.precision)
-    share = count / ranks if stage > 0 else count
-    parameters = narrow * (count / ranks if stage == 3 else count)
-    master = 4 * share if stage > 0 else 0  # at stage 0 in fp32 the parameters are their own master
-    moments = 8 * share
-    gradients = 4 * (count if stage < 2 else share)
-    update = 4 * share if stage > 0 else 0
-    buffers = 4 * bucket_elements(load.device) + narrow * shape.embedding
+    count, narrow = shape.parameters, width(load.precision)
+    share = count / load.ranks if stage > 0 else float(count)
+    buffers = 4.0 * bucket_elements(load.device) + narrow * shape.embedding
     if stage == 3:
-        buffers += narrow * min(count - count / ranks, LIVE_PARAMETERS)
-    activations = activation_bytes(shape, load)
-    logits = logit_bytes(shape, load)
+        buffers += narrow * min(count - share, LIVE_PARAMETERS)
+    parts = {
+        "parameters": narrow * (share if stage == 3 else count),
+        "master": 4 * share if stage > 0 else 0.0,  # at stage 0 in fp32 the parameters are their own master
+        "moments": 8 * share,
+        "gradients": 4 * (count if stage < 2 else share),
+        "update": 4 * share if stage > 0 else 0.0,
+        "buffers": buffers,
+        "activations": activation_bytes(shape, load),
+        "logits": logit_bytes(shape, load),
+    }
     if load.device == "cpu":
         # DeepSpeed copies the parameters when it starts; the gradients later take that room. The update's gradients
         # find theirs cut up by activations once, and take another.
-        gradients = max(gradients, _start_up(count, share, load.precision, stage))
-        update *= 2
-        passing = activations + logits + update
+        parts["gradients"] = max(parts["gradients"], _start_up(count, share, load.precision, stage))
+        parts["update"] *= 2
+        held = sum(parts.values())
     else:
-        passing = max(activations + logits, update)
-    held = parameters + master + moments + gradients + buffers + passing
+        held = sum(parts.values()) - min(parts["update"], parts["activations"] + parts["logits"])
     spare = SPARE[load.device] * held
-    parts = (BASE[load.device], parameters, master, moments, gradients, update, buffers, activations, logits, spare)
-    return RankMemory(*(int(part) for part in parts), total=int(BASE[load.device] + held + spare))
+    sizes = {name: int(size) for name, size in parts.items()}
+    return RankMemory(BASE[load.device], **sizes, spare=int(spare), total=int(BASE[load.device] + held + spare))
 
 
 def _start_up(count: float, share: float, precision: Precision, stage: int) -> float:

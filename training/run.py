@@ -62,7 +62,8 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     if per_epoch == 0:
         raise TrainerError("recipe", f"{len(rows)} pairs do not fill one batch of {config.batch_size}")
     total = per_epoch * config.epochs
-    longest = int(sum(rows.lengths()).max())
+    lengths = rows.lengths()
+    longest = int((lengths.prompt + lengths.chosen + lengths.rejected).max())
     kind: DeviceKind = "cuda" if device.type == "cuda" else "cpu"
     shape = shape_in(job.model)
     budget, recompute = pack_settings(shape, config, kind, device_memory(device), longest)
