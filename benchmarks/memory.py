@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.sections import where_measured, write_section
 from training.config import TrainConfig
 from training.memory import Load, rank_memory
 from training.rows import TokenRow
@@ -45,6 +46,8 @@ def main() -> None:
             for case in product(options.precisions, options.stages, options.ranks):
                 cases.append(_case(size, *case, options, scratch))
                 _say(_line(cases[-1]))
+    if options.write is not None:
+        write_section(options.write.resolve(), "memory", "Memory planner", _section(cases, options.tokens))
     worst = max(cases, key=lambda case: abs(case["error"]))
     if options.json:
         print(json.dumps({
@@ -120,6 +123,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--stages", nargs="+", type=int, choices=(0, 1, 2, 3), default=[2], help="of ZeRO")
     parser.add_argument("--ranks", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--tokens", type=int, default=1024, help="of every pack (%(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the section of FILE (docs/benchmarks.md)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", choices=("model", "train"), help=argparse.SUPPRESS)
     parser.add_argument("--scratch", help=argparse.SUPPRESS)
@@ -132,6 +136,23 @@ def _line(case: dict[str, Any]) -> str:
         f" {case['predicted_bytes'] / 1e9:6.3f} GB, measured {case['measured_bytes'] / 1e9:6.3f} GB,"
         f" error {case['error']:+.1%}"
     )
+
+
+def _section(cases: list[dict[str, Any]], tokens: int) -> str:
+    """For docs/benchmarks.md."""
+    rows = [
+        f"| {case['size']} | {case['precision']} | {case['zero_stage']} | {case['ranks']} |"
+        f" {case['predicted_bytes'] / 1e9:.2f} | {case['measured_bytes'] / 1e9:.2f} | {case['error']:+.1%} |"
+        for case in cases
+    ]
+    return f"""
+{where_measured()} Written by `python -m benchmarks.memory`: random weights, packs of {tokens:,} tokens; the peak
+resident memory of the largest rank over scoring, three updates and export.
+
+| parameters | precision | ZeRO | ranks | predicted, GB | measured, GB | error |
+|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
 
 
 def _say(text: str) -> None:
