@@ -79,7 +79,8 @@ def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
         "master": 4 * share if stage > 0 else 0.0,  # at stage 0 in fp32 the parameters are their own master
         "moments": 8 * share,
         "gradients": 4 * (count if stage < 2 else share),
-        "update": 4 * share if stage > 0 else 0.0,
+        # At stage 1 in bf16 DeepSpeed has another optimizer, whose gradients lie in one piece from the start.
+        "update": 4 * share if stage > 1 or (stage == 1 and load.precision == "fp32") else 0.0,
         "buffers": buffers,
         "activations": activation_bytes(shape, load),
         "logits": logit_bytes(shape, load),

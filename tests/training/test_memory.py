@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from training import head, memory
-from training.config import TrainConfig
+from training.config import Precision, TrainConfig
 from training.fit import choose_fit, pack_settings
 from training.memory import BASE, Load, activation_bytes, rank_memory
 from training.shape import KNOWN, ModelShape, known_shape, shape_in, shape_of
@@ -106,6 +106,22 @@ def test_what_the_config_fixes_is_not_chosen_again() -> None:
     # On a CPU the choice hangs on nothing: the same ranks and threads give the same bytes on any host.
     assert {pack_settings(SMALL, TrainConfig(), "cpu", size, 9000) for size in (2**20, 2**40)} == {(2048, False)}
     assert pack_settings(None, TrainConfig(), "cpu", 2**40, 10) == (2048, False)
+
+
+@pytest.mark.parametrize(
+    ("precision", "stage", "tokens", "mebibytes"),
+    [
+        ("fp32", 2, 64, 2333.6), ("fp32", 2, 1024, 2694.8), ("fp32", 2, 2048, 3090.7), ("bf16", 2, 64, 2373.5),
+        ("bf16", 2, 1024, 2566.1), ("bf16", 2, 2048, 3035.2), ("bf16", 1, 64, 2050.3), ("fp32", 0, 64, 1858.8),
+        ("fp32", 3, 64, 2656.4),
+    ],
+)  # fmt: skip
+def test_peaks_that_were_measured_are_foreseen(precision: Precision, stage: int, tokens: int, mebibytes: float) -> None:
+    """Resident memory after three updates of a Llama of 60 M parameters, one rank, DeepSpeed 0.19.8."""
+    shape = ModelShape(512, 1536, 8, 8, 8, 64, 32000, tied=False)
+    found = rank_memory(shape, Load("cpu", precision, stage, 1, tokens))
+    assert found.total == pytest.approx(mebibytes * 2**20, rel=0.12)
+    assert sum(found.parts().values()) == pytest.approx(found.total, abs=16)
 
 
 def test_a_training_peaks_where_the_plan_says(tmp_path: Path) -> None:
