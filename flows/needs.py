@@ -44,6 +44,7 @@ class Lengths(NamedTuple):
 
 
 USUAL: Final = Lengths(300, 270, 230)  # Stack Exchange with Llama 2's tokenizer
+CAPPED: Final = 1.2  # tokens of a mean pair for each of a cap that most rows reach
 
 
 def needs(recipe: Recipe, built: Mapping[str, Manifest]) -> dict[str, Any]:
@@ -82,12 +83,12 @@ def _shape(model: str, built: Mapping[str, Manifest]) -> ModelShape | None:
 
 def _lengths(recipe: Recipe, built: Mapping[str, Manifest]) -> tuple[Lengths, bool]:
     """Mean lengths, and whether they are those of finished token rows (in the usual proportions)."""
-    mean, measured = USUAL.tokens, "tokenize" in built
+    measured = "tokenize" in built
+    mean = min(USUAL.tokens, CAPPED * recipe.tokenize.max_length)
     if measured:
         counts = built["tokenize"].counts
         kept = counts["pairs"] - sum(count for name, count in counts.items() if name.startswith("dropped."))
         mean = counts["tokens"] / max(1, kept)
-    mean = min(mean, 2 * recipe.tokenize.max_length)
     return Lengths(*(part * mean / USUAL.tokens for part in USUAL)), measured
 
 
