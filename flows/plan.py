@@ -7,7 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from flows.needs import needs, needs_text
+from flows.needs import needs_of, needs_text
 from flows.recipe import load_recipe
 from flows.runs import store_of
 from flows.show import rendered
@@ -31,7 +31,7 @@ def plan_recipe(recipe: str, overrides: Sequence[str], force: Sequence[str]) -> 
         }
         if reused and len(manifests) == 1:
             built[stage] = manifests[0]
-    return {"recipe": recipe, "stages": stages, "needs": needs(settings, built), "error": None}
+    return {"recipe": recipe, "stages": stages, "needs": needs_of(settings, built), "error": None}
 
 
 def plan_text(answer: dict[str, Any]) -> str:
