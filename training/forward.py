@@ -20,6 +20,7 @@ from training.allocator import keep_freed_memory
 from training.batch import Pack
 from training.config import LoraConfig, Precision
 from training.head import Scored, ScoringHead
+from training.kernels import Heads
 from training.layout import layout_tag, shares_prompt
 from training.lean import make_lean
 from training.losses import PairLogps
@@ -79,7 +80,7 @@ def pack_logps(model: nn.Module, pack: Pack, *, tail_weight: float = 1.0) -> Pai
     assert isinstance(inner, PreTrainedModel)
     head = inner.get_output_embeddings()
     if isinstance(head, ScoringHead):
-        layout = attention.Layout.of(pack, inner.dtype)
+        layout = attention.Layout.of(pack, inner.dtype, Heads.of(inner.config))
         with head.scoring(Scored(pack.positions, pack.targets)):
             scored = model(
                 input_ids=pack.input_ids[None], position_ids=pack.position_ids[None], use_cache=False, layout=layout
