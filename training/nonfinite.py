@@ -81,6 +81,8 @@ class Skipped:
     def _write(self) -> None:
         path = self._job.skipped
         if self.records:
-            path.write_text("".join(json.dumps(record, sort_keys=True) + "\n" for record in self.records), encoding="utf-8")
+            path.write_text(
+                "".join(json.dumps(record, sort_keys=True) + "\n" for record in self.records), encoding="utf-8"
+            )
         else:
             path.unlink(missing_ok=True)
