@@ -45,7 +45,7 @@ def parameters_of(wrapped: "PeftModel") -> dict[str, nn.Parameter]:
 def save(wrapped: "PeftModel", folder: Path) -> None:
     """Write the adapter alone, as peft loads it beside any copy of the start model."""
     # Where the start model lay is no property of the adapter, and would make its bytes differ from place to place.
-    wrapped.peft_config["default"].base_model_name_or_path = None
+    wrapped.peft_config["default"].base_model_name_or_path = ""  # of None peft would make the path again
     wrapped.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # a card of placeholders
 

@@ -145,5 +145,7 @@ def _fault(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: Head
     except Exception as error:  # kernels that were built for another machine fail in every way
         return next(iter(str(error).splitlines()), type(error).__name__)
     # An eighth of the largest value: rounding of 16 bits is far below it, a wrong mask far above.
-    apart = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, wanted, strict=True))
+    apart = max(
+        float((a - b).detach().abs().max() / b.detach().abs().max()) for a, b in zip(found, wanted, strict=True)
+    )
     return None if apart < 1 / 8 else "it does not give what plain attention gives"
