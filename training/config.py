@@ -102,4 +102,4 @@ class TrainConfig(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The config without what cannot change the result: what is hashed."""
         unset = {key for key in self.later if getattr(self, key) == type(self).model_fields[key].default}
-        return self.model_dump(mode="json", exclude=self.incidental | unset)
+        return self.model_dump(mode="json", exclude={*self.incidental, *unset})

@@ -137,9 +137,10 @@ def _fault(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: Head
     try:
         # Whoever asks first may be scoring, without gradients; training must get the same answer.
         with torch.inference_mode(False), torch.enable_grad():
-            inputs = [drawn(heads.query), drawn(heads.key), drawn(heads.key)]
-            out = kernel(*inputs, varlen(_TRIED, device), scaling, None)
-            expected = plain(*inputs, _TRIED, scaling, None)
+            query, key, value = drawn(heads.query), drawn(heads.key), drawn(heads.key)
+            inputs = [query, key, value]
+            out = kernel(query, key, value, varlen(_TRIED, device), scaling, None)
+            expected = plain(query, key, value, _TRIED, scaling, None)
             found = [out, *torch.autograd.grad(out.float().square().sum(), inputs)]
             wanted = [expected, *torch.autograd.grad(expected.float().square().sum(), inputs)]
     except Exception as error:  # kernels that were built for another machine fail in every way
