@@ -162,9 +162,12 @@ def _keys_at(steps: Sequence[str]) -> list[str] | None:
             model = SourceConfig
             break
         field = model.model_fields.get(step)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        # A section, or one that may be null.
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not sections:
             return None
-        model = field.annotation
+        model = sections[0]
     return list(model.model_fields)
 
 

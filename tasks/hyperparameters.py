@@ -43,6 +43,7 @@ def hyperparameters(story: Story) -> str:
             ("max_length", f"{setting(length)} tokens, prompt and answer together; each side cut on its right"),
             ("precision", setting(train.get("precision"))),
             ("seed", _seeds(story.recipe)),
+            *_adapters(train.get("lora")),
         )
     )
     steps = story.training.height
@@ -60,6 +61,14 @@ def hyperparameters(story: Story) -> str:
     return said + markdown_table(
         ("setting", "this model", "the original"), [row for row in differing if row[1] != row[2]]
     )
+
+
+def _adapters(lora: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What was trained in the place of the whole model, where something was."""
+    if lora is None:
+        return []
+    targets = lora["targets"] if isinstance(lora["targets"], str) else ", ".join(lora["targets"])
+    return [("lora", f"rank {lora['rank']}, alpha {setting(lora['alpha'])}, on {targets}, merged into the model")]
 
 
 def _loss(train: Mapping[str, Any]) -> str:

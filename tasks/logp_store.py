@@ -4,11 +4,12 @@
 
 A space is (the bytes of the model, precision, layout of the forward pass); a key is the digest of the three id lists
 of a pair. Learning rate, beta, epochs, batch size, ranks and paths are in neither. Files are only ever added, each
-named for its bytes: one that a crash tore, or that a disk changed, does not answer to its name and is left out.
+named for its bytes: one that a crash tore, or that a disk changed, does not answer to its name, is said and removed,
+and its pairs are scored again.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,13 +34,16 @@ class LogpStore:
         """The store of what bears on a log-prob beside the token ids."""
         return cls(work_dir / "logps" / digest_json(dict(space))[:16])
 
-    def read(self) -> pl.DataFrame:
-        """All that is known, each key once."""
+    def read(self, say: Callable[[str], None] = lambda _: None) -> pl.DataFrame:
+        """All that is known, each key once; a damaged file is removed and named to `say`."""
         frames = [pl.DataFrame(schema=SCHEMA)]
         for path in sorted(self.folder.glob("*.parquet")):
             content = path.read_bytes()
             if blake3(content).hexdigest() == path.stem:
                 frames.append(pl.read_parquet(content))
+            else:
+                say(f"{path} has other bytes than were written: it is removed, and its pairs are scored again")
+                path.unlink(missing_ok=True)
         return pl.concat(frames).unique("key", keep="first", maintain_order=True)
 
     def add(self, known: pl.DataFrame) -> None:

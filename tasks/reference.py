@@ -4,7 +4,7 @@ in   train/, held_out/, model/
 out  train.parquet, held_out.parquet   pair_id, ref_chosen_logps, ref_rejected_logps
 
 `train + held_out = found + scored`: a pair that was scored before, in whatever run of this work folder, is found in
-tasks/logp_store.py.
+tasks/logp_store.py. Of those found, `checked` are scored again and compared (tasks/spot_checks.py).
 """
 
 import json
@@ -17,6 +17,7 @@ from tasks.errors import RecipeError
 from tasks.logp_store import LogpStore, pair_keys
 from tasks.manifest import Manifest
 from tasks.scoring import Wanted, score_all
+from tasks.spot_checks import check_again, drawn
 from tasks.store import Store, Workspace
 from tasks.token_rows import read_token_rows
 from training import layout
@@ -37,7 +38,8 @@ class ReferenceConfig(StageConfig):
 def reference(store: Store, tokens: Manifest, model: Manifest, config: ReferenceConfig, train: TrainConfig) -> Manifest:
     """Log-probs of every train and held-out completion under the start model.
 
-    Raises RecipeError when the precision is not that of the training.
+    Raises RecipeError when the precision is not that of the training, StageFailed when a log-prob of the store is not
+    what the model gives now.
     """
     precision = config.precision or train.precision
     if precision != train.precision:
@@ -51,18 +53,24 @@ def reference(store: Store, tokens: Manifest, model: Manifest, config: Reference
         weights = {"train": train.tail_weight, "held_out": 1.0}
         stores = {split: LogpStore.of(store.work_dir, _space(model, train, weights[split])) for split in SPLITS}
         rows = {split: _keyed(tokens.path(split)) for split in SPLITS}
-        known = {split: stores[split].read() for split in SPLITS}
+        known = {split: stores[split].read(work.message) for split in SPLITS}
         new = {split: _unknown(rows[split], known[split]) for split in SPLITS}
+        old = {split: drawn(rows[split].join(known[split], on="key"), store.run) for split in SPLITS}
         outs = {split: work.partial / f"{split}.parquet" for split in SPLITS}
+        agains = {split: work.partial / f"{split}-again.parquet" for split in SPLITS}
         sets = [
-            Wanted(tokens.path(split), outs[split], frame["row"].to_list(), weights[split])
-            for split, frame in new.items() if frame.height
+            Wanted(tokens.path(split), files[split], frame["row"].to_list(), weights[split])
+            for frames, files in ((old, agains), (new, outs)) for split, frame in frames.items() if frame.height
         ]  # fmt: skip
         if sets:
             score_all(
                 work, model.path("model"), sets, precision=precision, ranks=train.ranks,
                 tokens_per_pack=train.tokens_per_pack,
             )  # fmt: skip
+        for split in SPLITS:
+            if old[split].height:
+                again = pl.read_parquet(agains[split])
+                check_again(work.stage, old[split], again, precision, stores[split].folder)
         for split in SPLITS:
             if new[split].height:
                 fresh = new[split].join(pl.read_parquet(outs[split]), on="pair_id", how="left", maintain_order="left")
@@ -73,8 +81,9 @@ def reference(store: Store, tokens: Manifest, model: Manifest, config: Reference
             logps.write_parquet(work.folder / f"{split}.parquet")
         counts = {split: frame.height for split, frame in rows.items()}
         scored = sum(frame.height for frame in new.values())
-        work.message(f"{scored} pairs scored, {sum(counts.values()) - scored} found")
-        return counts | {"scored": scored, "found": sum(counts.values()) - scored}
+        found, checked = sum(counts.values()) - scored, sum(frame.height for frame in old.values())
+        work.message(f"{scored} pairs scored, {found} found, {checked} of these scored again and found alike")
+        return counts | {"scored": scored, "found": found, "checked": checked}
 
     identity = {"precision": precision, "layout": layout.VERSION, "tail_weight": train.tail_weight}
     return store.stage("reference", VERSION, identity, {"tokenize": tokens, "model": model}, build)

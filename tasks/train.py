@@ -2,11 +2,14 @@
 
 in   train/, train.parquet (reference), model/
 out  model/           safetensors, tokenizer, chat template
+     adapter/         with train.lora: the adapter alone, as peft loads it; model/ has it merged
      metrics.jsonl    one object a step, under TRL's names
+     skipped.jsonl    where steps were left out: step, value, pair_ids (train.nonfinite)
      perf.log         one object a step: what the clock says; train.log: what the ranks printed
      tensorboard/     with train.tensorboard: both, for TensorBoard
 
 Over all epochs: pairs + dropped.incomplete_batch = epochs * pairs of the train split; steps * batch_size = pairs.
+Of the steps, `skipped_steps` made no update.
 """
 
 import shutil
@@ -51,13 +54,19 @@ def train(
         job.write(folder / "job.json")
         log = work.partial / "train.log"
         outcome = run_ranks(work, "training.run", folder / "job.json", folder, ranks=config.ranks, log_file=log)
-        for kept in (folder / "metrics.jsonl", folder / "perf.log", log):
+        for kept in (
+            folder / "metrics.jsonl",
+            folder / "perf.log",
+            log,
+            *([job.skipped] if job.skipped.exists() else []),
+        ):
             shutil.copyfile(kept, work.folder / kept.name)
         if config.tensorboard:
             shutil.copytree(folder / "tensorboard", work.folder / "tensorboard")
         facts = dict(outcome.facts)
         seen = outcome.step * config.batch_size
-        counts = {"steps": outcome.step, "pairs": seen, "tokens": int(facts.pop("tokens"))}
+        counts = {"steps": outcome.step, "pairs": seen}
+        counts |= {name: int(facts.pop(name)) for name in ("tokens", "skipped_steps")}
         counts["dropped.incomplete_batch"] = pairs * config.epochs - seen
         for refused in facts["refused_checkpoints"]:
             work.message(refused)

@@ -9,30 +9,20 @@ completion behind its prompt; its queries are the last rows of it that are not c
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from training.batch import Pack
+from training.kernels import Heads, Kernel, Varlen, first_that_works, varlen
 from training.segments import blockwise_attention, causal_bias
 
 NAME = "prefstack_segments"
 """What `attn_implementation` is called."""
-
-
-class Varlen(NamedTuple):
-    """What a variable-length kernel reads: the keys of each sequence gathered behind one another."""
-
-    key_index: Tensor  # (S,) int64 into the pack: prompt chosen prompt rejected, pair after pair
-    query_bounds: Tensor  # (2P + 1,) int32
-    key_bounds: Tensor  # (2P + 1,) int32
-    longest_query: int
-    longest_key: int
 
 
 @dataclass(frozen=True)
@@ -41,41 +31,27 @@ class Layout:
 
     bounds: tuple[tuple[int, int, int, int], ...]
     """Start of the prompt, its end, the end of chosen, the end of rejected; one a pair."""
-    varlen: Varlen | None
+    varlen: Varlen | None = None
     """Set where a variable-length kernel serves the device and precision."""
+    kernel: Kernel | None = None
+    """That kernel."""
 
     @classmethod
-    def of(cls, pack: Pack, dtype: torch.dtype) -> "Layout":
+    def of(cls, pack: Pack, dtype: torch.dtype, heads: Heads) -> "Layout":
         """The layout for a model whose activations are of `dtype`, on the pack's device."""
         device = pack.input_ids.device
-        return cls(pack.segments, varlen(pack, device) if _has_varlen_kernel(device, dtype) else None)
+        kernel = kernel_for(device, dtype, heads)
+        return cls(pack.segments) if kernel is None else cls(pack.segments, varlen(pack.segments, device), kernel)
 
 
-def _has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:
-    """Flash attention is there for 16-bit numbers on NVIDIA's Ampere and later."""
+@lru_cache
+def kernel_for(device: torch.device, dtype: torch.dtype, heads: Heads) -> Kernel | None:
+    """The variable-length kernel for such a model; None where none works and `sdpa_attention` or, on a CPU,
+    `blockwise_attention` is used instead."""
+    # Flash attention is for 16-bit numbers.
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
-        return False
-    return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def varlen(pack: Pack, device: torch.device) -> Varlen:
-    """What a variable-length kernel reads of `pack`."""
-    keys: list[int] = []
-    queries: list[int] = [0]
-    bounds: list[int] = [0]
-    for start, prompt_end, chosen_end, rejected_end in pack.segments:
-        keys += range(start, chosen_end)
-        bounds.append(len(keys))
-        keys += [*range(start, prompt_end), *range(chosen_end, rejected_end)]
-        bounds.append(len(keys))
-        queries += [chosen_end, rejected_end]
-    return Varlen(
-        torch.tensor(keys, device=device),
-        torch.tensor(queries, dtype=torch.int32, device=device),
-        torch.tensor(bounds, dtype=torch.int32, device=device),
-        max(b - a for a, b in pairwise(queries)),
-        max(b - a for a, b in pairwise(bounds)),
-    )
+        return None
+    return first_that_works(device, dtype, heads, sdpa_attention)
 
 
 def register() -> None:
@@ -95,28 +71,11 @@ def segment_attention(
 
     What else transformers passes along (dropout, caches) has no meaning here and is not looked at.
     """
-    if layout.varlen is not None:
-        return varlen_attention(query, key, value, layout.varlen, scaling, sliding_window), None
+    if layout.varlen is not None and layout.kernel is not None:
+        return layout.kernel(query, key, value, layout.varlen, scaling, sliding_window), None
     if query.device.type == "cpu":
         return blockwise_attention(query, key, value, layout.bounds, scaling, sliding_window), None
     return sdpa_attention(query, key, value, layout.bounds, scaling, sliding_window), None
-
-
-def varlen_attention(
-    query: Tensor, key: Tensor, value: Tensor, varlen: Varlen, scaling: float, window: int | None
-) -> Tensor:
-    """One call of a flash kernel for all sequences; shapes and values as of `segment_attention`."""
-    # The kernel aligns the causal mask to the end of the keys, so the shorter query side needs no prompt of its own.
-    out = varlen_attn(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1).index_select(0, varlen.key_index),
-        value[0].transpose(0, 1).index_select(0, varlen.key_index),
-        varlen.query_bounds, varlen.key_bounds, varlen.longest_query, varlen.longest_key,
-        scale=scaling, window_size=(-1, 0) if window is None else (window - 1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
-    )  # fmt: skip
-    assert isinstance(out, Tensor)  # a pair only where the log-sum-exp is asked for
-    return out[None]
 
 
 def sdpa_attention(

@@ -2,7 +2,7 @@
 
     checkpoints/step-00000100/   state-00000.safetensors ...   weight/NAME, exp_avg/NAME, exp_avg_sq/NAME, fp32, whole
                                  metrics.jsonl                 the steps before this one
-                                 checkpoint.json               step, identity, size and sha256 of every file
+                                 checkpoint.json               step, identity, skipped, size and sha256 of every file
     checkpoints/latest           the name of the newest
 
 DeepSpeed's own format is torn by a kill at the wrong moment, and tied to the number of ranks. Here parameters are
@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +47,13 @@ class Checkpoint:
 
     folder: Path
     step: int
-    """Updates made; the next step to run."""
+    """Steps made; the number of the next one, from 0."""
     identity: dict[str, Any]
     """What the losses depend on: config, seed, pairs, reference."""
     shards: dict[str, str]
     """The file that holds each parameter."""
+    skipped: tuple[dict[str, Any], ...] = ()
+    """The steps that made no update (training/nonfinite.py)."""
 
     def state(self, name: str) -> ParameterState:
         """Weight and moments of one parameter, read when asked for."""
@@ -60,15 +62,18 @@ class Checkpoint:
 
     @no_grad()
     def load_weights(self, model: nn.Module) -> None:
-        """Put the weights into a model that is not yet under DeepSpeed, rounded to its dtype."""
-        parameters = dict(model.named_parameters())
+        """Put the trained weights into a model that is not yet under DeepSpeed, rounded to its dtype."""
+        parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
         if parameters.keys() != self.shards.keys():
             raise TrainerError("checkpoint", f"{self.folder} holds other parameters than the model")
         for name, parameter in parameters.items():
             parameter.copy_(self.state(name).weight)
 
 
-def save_checkpoint(folder: Path, engine: Engine, *, step: int, identity: dict[str, Any], metrics: Path) -> None:
+def save_checkpoint(
+    folder: Path, engine: Engine, *, step: int, identity: dict[str, Any], metrics: Path,
+    skipped: Sequence[dict[str, Any]] = (),
+) -> None:  # fmt: skip
     """Write a checkpoint; all ranks call together, and each writes its share of the files.
 
     Returns on every rank after the new checkpoint has been read back, renamed and pointed to, and old ones removed.
@@ -97,6 +102,8 @@ def save_checkpoint(folder: Path, engine: Engine, *, step: int, identity: dict[s
         files = {name: record for part in gathered if part is not None for name, record in part.items()}
         files[METRICS] = _write(scratch / METRICS, metrics.read_bytes())
         record = {"format": 1, "step": step, "identity": identity, "files": files, "shards": shards}
+        if skipped:
+            record["skipped"] = list(skipped)
         _write(scratch / RECORD, json.dumps(record, sort_keys=True, indent=1).encode())
         _sync(scratch)
         if place.exists():  # a damaged one that was refused
@@ -128,7 +135,9 @@ def read_checkpoint(place: Path, identity: dict[str, Any]) -> Checkpoint:
     """
     try:
         record = json.loads((place / RECORD).read_text(encoding="utf-8"))
-        found = Checkpoint(place, record["step"], record["identity"], record["shards"])
+        found = Checkpoint(
+            place, record["step"], record["identity"], record["shards"], tuple(record.get("skipped", ()))
+        )
         files = record["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainerError("checkpoint", f"checkpoint {place} is refused: {RECORD} cannot be read ({error})") from error

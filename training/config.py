@@ -7,6 +7,21 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 Precision = Literal["bf16", "fp32"]
 
 
+class LoraConfig(BaseModel):
+    """Adapters that are trained in the place of the model. There is no dropout: its noise is in the policy and not in
+    the reference, and a batch would no longer be the same update however it is packed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    rank: PositiveInt = 16
+    """Inner size of the two matrices beside each layer."""
+    alpha: PositiveFloat = 32.0
+    """The product of the two counts alpha / rank times."""
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """The layers that get them: every linear layer but the head, or the ends of their names, such as
+    [q_proj, v_proj]."""
+
+
 class TrainConfig(BaseModel):
     """How the policy is trained."""
 
@@ -24,6 +39,9 @@ class TrainConfig(BaseModel):
             "peak_tflops",
         }
     )
+
+    # Younger than the first trainings: at their defaults they stay out of it too, so that those are found again.
+    later: ClassVar[frozenset[str]] = frozenset({"nonfinite", "max_skipped_in_a_row", "lora"})
 
     loss: Literal["sigmoid", "dpo_norm", "robust", "ld", "ipo", "ipo_sum", "simpo"] = "sigmoid"
     """What a pair costs: `sigmoid` is DPO on summed log-probs, `dpo_norm` on log-probs averaged over tokens; `robust`
@@ -58,8 +76,16 @@ class TrainConfig(BaseModel):
     """Decoupled weight decay."""
     max_grad_norm: PositiveFloat | None = 1.0
     """Global norm to which gradients are clipped; null clips nothing."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What happens at a loss or gradient that is no finite number: the training stops with its pairs named, or the
+    step makes no update and is counted and named."""
+    max_skipped_in_a_row: PositiveInt = 3
+    """With nonfinite `skip`: steps that may be left out one after the other; one more stops the training."""
     precision: Precision = "bf16"
     """Arithmetic of the forward and backward pass; master weights, log-softmax and loss are fp32 always."""
+    lora: LoraConfig | None = None
+    """Train small adapters (LoRA, by peft) in the place of the whole model; null trains the whole model. The result is
+    a whole model either way. Wants a higher learning rate, 5e-6 and more."""
     tokens_per_pack: PositiveInt | None = None
     """Tokens in one forward pass of one rank; null lets the trainer choose. Never changes the batch."""
     recompute: bool | Literal["auto"] = "auto"
@@ -96,4 +122,5 @@ class TrainConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The config without what cannot change the result: what is hashed."""
-        return self.model_dump(mode="json", exclude=set(self.incidental))
+        unset = {key for key in self.later if getattr(self, key) == type(self).model_fields[key].default}
+        return self.model_dump(mode="json", exclude={*self.incidental, *unset})

@@ -4,6 +4,7 @@ The caller owns the accumulation boundary: any number of packs, then `step`.
 """
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -117,25 +118,37 @@ class Engine:
         self._ranks = dist.get_world_size()
         self._rank = dist.get_rank()
         self.stage = effective_stage(config.zero_stage, config.precision)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._adam = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, betas=config.adam_betas, eps=config.adam_eps,
+            trained, lr=config.learning_rate, betas=config.adam_betas, eps=config.adam_eps,
             weight_decay=config.weight_decay, fused=True,
         )  # fmt: skip
         self._max_norm = config.max_grad_norm
         self._tail_weight = config.tail_weight
+        self._skips = config.nonfinite == "skip"
+        self._leave_out = False
         self._norm_at_stage_0 = float("nan")
-        if self.stage == 0:
-            self._adam.register_step_pre_hook(lambda *_: self._clip())
+        self._adam.register_step_pre_hook(lambda *_: self._before_update())
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=self._adam, config=settings(config, self._ranks, device.type),
             dist_init_required=False,
         )  # fmt: skip
-        self._parameters: dict[str, nn.Parameter] = dict(self._engine.module.named_parameters())
+        # Those that are trained: all of them, or the adapters.
+        self._parameters: dict[str, nn.Parameter] = {
+            name: parameter for name, parameter in self._engine.module.named_parameters() if parameter.requires_grad
+        }
+        if self._skips:  # a first step that is left out would leave no moments to be saved
+            self._begin_moments(0)
 
     @property
     def names(self) -> list[str]:
-        """The parameters, a shared one once, in the model's order."""
+        """The parameters that are trained, a shared one once, in the model's order."""
         return list(self._parameters)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained, on all ranks together."""
+        return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in self._parameters.values())
 
     def logps(self, pack: Pack) -> PairLogps:
         """Summed log-probs of the completions of `pack` under the policy."""
@@ -145,20 +158,34 @@ class Engine:
         """Add the gradient of this rank's share of the loss; ranks are averaged."""
         self._engine.backward(loss, scale_wrt_gas=False)
 
-    def step(self, learning_rate: float) -> float:
-        """Update the policy with what `backward` has added up; returns the gradient norm before clipping."""
+    def step(self, learning_rate: float, *, leave_out: bool = False) -> float:
+        """Update the policy with what `backward` has added up; returns the gradient norm before clipping.
+
+        With `leave_out`, or where the norm is not finite and `train.nonfinite` is `skip`, weights and moments stay
+        as they are and the gradients are forgotten.
+        """
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
+        self._leave_out = leave_out
         self._engine.step()
-        return self._norm_at_stage_0 if self.stage == 0 else float(self._engine.get_global_grad_norm())
+        return self._norm()
 
-    def _clip(self) -> None:
-        bound = self._max_norm if self._max_norm is not None else float("inf")
-        norm = nn.utils.clip_grad_norm_(self._parameters.values(), bound, error_if_nonfinite=False)
-        self._norm_at_stage_0 = norm.item()
+    def _before_update(self) -> None:
+        """Called by Adam before each group of parameters, when the gradients of all ranks are added up."""
+        if self.stage == 0:
+            bound = self._max_norm if self._max_norm is not None else float("inf")
+            norm = nn.utils.clip_grad_norm_(self._parameters.values(), bound, error_if_nonfinite=False)
+            self._norm_at_stage_0 = norm.item()
+        if self._leave_out or (self._skips and not math.isfinite(self._norm())):
+            for group in self._adam.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None  # Adam passes over it and leaves its moments alone
+
+    def _norm(self) -> float:
+        return self._norm_at_stage_0 if self.stage == 0 else float(self._engine.optimizer._global_grad_norm)
 
     def states(self) -> Iterator[ParameterState]:
-        """Every parameter with its moments, one at a time; all ranks iterate together, and each gets all of them.
+        """Every trained parameter with its moments, one at a time; all ranks iterate together, each gets all of them.
 
         Copy what is to outlive its turn.
         """
@@ -182,25 +209,29 @@ class Engine:
         return whole.detach()
 
     def restore(self, step: int, state_of: Callable[[str], ParameterState]) -> None:
-        """Set master weights and moments, and the number of updates made; all ranks call together.
+        """Set master weights and moments, and the number of updates made (`step`); all ranks call together.
 
         The weights that the forward pass reads must already be those (`Checkpoint.load_weights`).
         """
-        flats = [flat for group in self._adam.param_groups for flat in group["params"]]
-        if self.stage == 3:  # there the optimizer is shown a group of parameters only while it updates it
-            flats = self._engine.optimizer.fp32_partitioned_groups_flat
-        for flat in flats:
-            self._adam.state[flat] = {"step": torch.tensor(float(step), device=flat.device)} | {
-                key: torch.zeros_like(flat) for key in MOMENTS
-            }
-        if self.stage in (1, 2):
-            # What DeepSpeed does after its first step: moments become readable a parameter at a time.
-            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+        self._begin_moments(step)
         for name, parameter in self._parameters.items():
             state = state_of(name)
             self._scatter(parameter, None, state.weight)
             self._scatter(parameter, "exp_avg", state.exp_avg)
             self._scatter(parameter, "exp_avg_sq", state.exp_avg_sq)
+
+    def _begin_moments(self, updates: int) -> None:
+        """Moments of zero, as Adam would make them at its first update, where there are none yet."""
+        flats = [flat for group in self._adam.param_groups for flat in group["params"]]
+        if self.stage == 3:  # there the optimizer is shown a group of parameters only while it updates it
+            flats = self._engine.optimizer.fp32_partitioned_groups_flat
+        for flat in flats:
+            if not self._adam.state[flat]:
+                self._adam.state[flat] |= {key: torch.zeros_like(flat) for key in MOMENTS}
+            self._adam.state[flat]["step"] = torch.tensor(float(updates), device=flat.device)
+        if self.stage in (1, 2):
+            # What DeepSpeed does after its first step: moments become readable a parameter at a time.
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _scatter(self, parameter: nn.Parameter, key: str | None, whole: Tensor) -> None:
         from deepspeed import utils as deepspeed_utils

@@ -1,44 +1,113 @@
 """The tuned policy as a folder that transformers loads: safetensors, config, tokenizer, chat template.
 
 The fp32 master weights are gathered one by one into a fresh copy of the start model on rank 0, which then saves
-itself: so tied heads, sharding and the names in the files are those of the start model, at every ZeRO stage.
+itself: so tied heads, sharding and the names in the files are those of the start model, at every ZeRO stage. Adapters
+(`train.lora`) are added to its weights. Only the gathering needs the other ranks; what the disk takes its time for,
+writing and reading back, rank 0 does alone.
 """
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from training.config import Precision
+from training import adapters
+from training.batch import make_pack
+from training.config import Precision, TrainConfig
 from training.engine import Engine
+from training.forward import load_model, pack_logps
+from training.layout import TOLERANCE
+from training.losses import PairLogps
+from training.rows import TokenRow
 from training.status import TrainerError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
 MAX_SHARD: Final = "5GB"
 
 
-@torch.no_grad()
-def export_model(engine: Engine, start: Path, folder: Path, precision: Precision) -> None:
-    """Write the policy to `folder`; all ranks call together.
+@dataclass(frozen=True)
+class Export:
+    """A trained policy on its way to the disk; rank 0 holds it."""
 
-    Its dtype is bf16 after a bf16 run, and the start model's after an fp32 run. The folder is loaded again and
-    compared; TrainerError of kind `disk` when it does not give back the same weights.
+    model: "PreTrainedModel | PeftModel"
+    start: Path
+    precision: Precision
+    rows: Sequence[TokenRow]
+    logps: PairLogps
+    """What the policy said of `rows` at the end of its training, (rows,) each."""
+
+    def write(self, folder: Path, *, adapter: Path) -> None:
+        """Write the policy to `folder`, an adapter alone to `adapter` as well; load the model again and compare.
+
+        Raises TrainerError of kind `disk` when the folder does not give back the same weights, of kind `export` when
+        the model in it does not give `rows` the log-probs that they had in training.
+        """
+        model = self.model
+        if not isinstance(model, PreTrainedModel):
+            adapters.save(model, adapter)
+            model = adapters.merge(model)
+        model.save_pretrained(folder, max_shard_size=MAX_SHARD)
+        _copy_companions(self.start, folder)
+        read = load_model(folder, precision=self.precision, device="cpu")
+        _compare_weights(model, read, folder)
+        # Weights that were trained in fp32 and written in bf16 are rounded, whatever reads them.
+        self._compare_logps(read, folder, TOLERANCE["fp32" if model.dtype == torch.float32 else "bf16"])
+
+    def _compare_logps(self, read: PreTrainedModel, folder: Path, tolerance: float) -> None:
+        found = _logps(read, self.rows)
+        for at, row in enumerate(self.rows):
+            for side, tokens in (("chosen", len(row.chosen_ids)), ("rejected", len(row.rejected_ids))):
+                trained, exported = (float(getattr(logps, side)[at]) for logps in (self.logps, found))
+                # Written so that a NaN is refused.
+                if not abs(exported - trained) <= tolerance * tokens**0.5:
+                    raise TrainerError(
+                        "export",
+                        f"the model in {folder} is not the one that was trained: it gives the {side} answer of pair"
+                        f" {row.pair_id} a log-prob of {exported:.4f}, which was {trained:.4f} in training",
+                    )
+
+
+def gather(engine: Engine, start: Path, config: TrainConfig, rows: Sequence[TokenRow]) -> Export | None:
+    """The policy, and what it says of `rows`, on rank 0; all ranks call together, the others get None.
+
+    Its dtype is bf16 after a bf16 run, and the start model's after an fp32 run.
     """
+    logps = _logps(engine, rows)
     writes = dist.get_rank() == 0
-    fresh = _load(start, torch.bfloat16 if precision == "bf16" else "auto") if writes else None
-    parameters = dict(fresh.named_parameters()) if fresh is not None else {}
-    for name in engine.names:
-        weight = engine.weight(name)
-        if writes:
-            parameters[name].copy_(weight)
-    if fresh is not None:
-        fresh.save_pretrained(folder, max_shard_size=MAX_SHARD)
-        _copy_companions(start, folder)
-        _compare(fresh, _load(folder, "auto"), folder)
-    dist.barrier()
+    model: PreTrainedModel | PeftModel | None = None
+    parameters: dict[str, nn.Parameter] = {}
+    if writes:
+        model = fresh = _load(start, torch.bfloat16 if config.precision == "bf16" else "auto")
+        parameters = dict(fresh.named_parameters())
+        if config.lora is not None:
+            model = adapters.wrap(fresh, config.lora)
+            parameters = adapters.parameters_of(model)
+    with torch.no_grad():
+        for name in engine.names:
+            weight = engine.weight(name)
+            if writes:
+                parameters[name].copy_(weight)
+    return None if model is None else Export(model, start, config.precision, rows, logps)
+
+
+@torch.no_grad()
+def _logps(policy: Engine | PreTrainedModel, rows: Sequence[TokenRow]) -> PairLogps:
+    """Log-probs of each row in a pass of its own, on the CPU."""
+    sides = []
+    for at in range(len(rows)):
+        pack = make_pack(rows, [at])
+        here = policy.logps(pack.to(policy.device)) if isinstance(policy, Engine) else pack_logps(policy, pack)
+        sides.append([side.cpu() for side in here])
+    return PairLogps(*(torch.cat([pair[side] for pair in sides]) for side in range(2)))
 
 
 def _load(folder: Path, dtype: torch.dtype | str) -> PreTrainedModel:
@@ -53,8 +122,8 @@ def _copy_companions(start: Path, folder: Path) -> None:
             shutil.copyfile(path, folder / path.name)
 
 
-def _compare(written: PreTrainedModel, read: PreTrainedModel, folder: Path) -> None:
+def _compare_weights(written: nn.Module, read: nn.Module, folder: Path) -> None:
     found = dict(read.named_parameters())
     for name, parameter in written.named_parameters():
-        if name not in found or not torch.equal(parameter, found[name]):
+        if name not in found or not torch.equal(parameter.to(found[name].dtype), found[name]):
             raise TrainerError("disk", f"{folder} was written and loads with another {name}")

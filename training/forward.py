@@ -15,10 +15,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from training import attention
+from training.adapters import attach
 from training.allocator import keep_freed_memory
 from training.batch import Pack
-from training.config import Precision
+from training.config import LoraConfig, Precision
 from training.head import Scored, ScoringHead
+from training.kernels import Heads
 from training.layout import layout_tag, shares_prompt
 from training.lean import make_lean
 from training.losses import PairLogps
@@ -30,9 +32,12 @@ log = logging.getLogger(__name__)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_model(folder: Path, *, precision: Precision, device: torch.device | str) -> PreTrainedModel:
+def load_model(
+    folder: Path, *, precision: Precision, device: torch.device | str, lora: LoraConfig | None = None, seed: int = 0
+) -> PreTrainedModel:
     """The causal language model in `folder`, without dropout, ready for `pack_logps`; in training mode.
 
+    With `lora` it is frozen and has untrained adapters, which depend on the seed (training/adapters.py).
     Its parameters have the names they have in transformers, so state dicts fit both ways, and outside `pack_logps`
     it gives logits as any model does if `layout` is not needed, i.e. on the padded path.
     """
@@ -44,6 +49,8 @@ def load_model(folder: Path, *, precision: Precision, device: torch.device | str
     if shares_prompt(config.model_type):
         attention.register()
         model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention.NAME, **chosen)
+        if lora is not None:
+            attach(model, lora, seed)
         model.set_output_embeddings(ScoringHead(model.get_output_embeddings()))
         make_lean(model)
     else:
@@ -51,6 +58,8 @@ def load_model(folder: Path, *, precision: Precision, device: torch.device | str
             "models of type %s have no shared-prompt path: every prompt is computed twice, padded", config.model_type
         )
         model = AutoModelForCausalLM.from_pretrained(folder, **chosen)
+        if lora is not None:
+            attach(model, lora, seed)
     loaded: PreTrainedModel = model.to(device).train()
     return loaded
 
@@ -71,7 +80,7 @@ def pack_logps(model: nn.Module, pack: Pack, *, tail_weight: float = 1.0) -> Pai
     assert isinstance(inner, PreTrainedModel)
     head = inner.get_output_embeddings()
     if isinstance(head, ScoringHead):
-        layout = attention.Layout.of(pack, inner.dtype)
+        layout = attention.Layout.of(pack, inner.dtype, Heads.of(inner.config))
         with head.scoring(Scored(pack.positions, pack.targets)):
             scored = model(
                 input_ids=pack.input_ids[None], position_ids=pack.position_ids[None], use_cache=False, layout=layout

@@ -40,6 +40,16 @@ class TrainJob:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    @property
+    def adapter(self) -> Path:
+        """With `train.lora`: the folder that the adapter alone is written to, beside the merged model."""
+        return self.export.parent / "adapter"
+
+    @property
+    def skipped(self) -> Path:
+        """The steps that were left out, where there are any (training/nonfinite.py)."""
+        return self.folder / "skipped.jsonl"
+
     def write(self, path: Path) -> None:
         """Write the job as JSON."""
         _write(path, asdict(self) | {"config": self.config.model_dump(mode="json")})

@@ -21,11 +21,11 @@ _MLPS = (LlamaMLP, MistralMLP, Qwen2MLP, Qwen3MLP)
 
 
 def make_lean(model: nn.Module) -> None:
-    """Put the modules of this file in the place of the ones that they equal."""
+    """Put the modules of this file in the place of those that they equal; an MLP with an adapter at its end stays."""
     for name, module in list(model.named_modules()):
         if isinstance(module, _NORMS):
             model.set_submodule(name, LeanRMSNorm(module.weight, module.variance_epsilon))
-        elif isinstance(module, _MLPS) and module.config.hidden_act == "silu":
+        elif isinstance(module, _MLPS) and module.config.hidden_act == "silu" and type(module.down_proj) is nn.Linear:
             model.set_submodule(name, LeanMLP(module.gate_proj, module.up_proj, module.down_proj))
 
 

@@ -5,6 +5,7 @@ in   pair_id, ref_chosen_logps, ref_rejected_logps   one row a pair
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 from pyarrow.lib import ArrowException
@@ -41,11 +42,18 @@ def load_reference(path: Path, pair_ids: list[str]) -> PairLogps:
 def pair_ids_of(rows: TokenRows, folder: Path) -> list[str]:
     """The pairs of the token rows in `folder`, in order, without reading their ids.
 
-    Raises TrainerError of kind `data` when one occurs twice.
+    Raises TrainerError of kind `data` when one occurs twice, or has nothing to predict an answer from or to score.
     """
     from datasets import load_from_disk
 
     found: list[str] = load_from_disk(str(folder)).data.column("pair_id").to_pylist()
     if len(set(found)) != len(rows):
         raise TrainerError("data", f"{folder} holds {len(rows)} rows of {len(set(found))} pairs; each may occur once")
+    empty = np.flatnonzero(np.minimum.reduce(rows.lengths()) == 0)
+    if len(empty):
+        raise TrainerError(
+            "data",
+            f"{len(empty)} of {len(rows)} pairs in {folder} have an empty prompt or answer, the first"
+            f" {found[int(empty[0])]}: tokenize them again",
+        )
     return found

@@ -9,10 +9,13 @@ interruption: checkpoints/ (training/checkpoint.py), metrics.jsonl and perf.log 
 import logging
 import math
 import sys
+from typing import Final
 
 from training.jobs import TrainJob
 from training.rank import Stop, die_with_parent, job_path, run_rank
 from training.status import Outcome, Progress, TrainerError, write_progress
+
+EXPORT_CHECKED: Final = 4  # pairs whose log-probs the exported model must give again
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +32,21 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     from training.batch import batch_indices, pack_batch, steps_per_epoch
     from training.checkpoint import METRICS, save_checkpoint
     from training.engine import Engine, device_memory, join_ranks, leave_ranks, rank_device, tensorboard
-    from training.export import export_model
+    from training.export import gather
     from training.fit import pack_settings
     from training.forward import load_model
     from training.layout import shares_prompt
     from training.losses import PairLogps
     from training.memory import DeviceKind
     from training.metrics import pack_metrics
+    from training.nonfinite import Skipped
     from training.records import Records, total_of
     from training.reference import load_reference, pair_ids_of
     from training.resume import choose_checkpoint, identity_of
     from training.rows import load_rows
     from training.schedule import learning_rate
     from training.shape import shape_in
-    from training.step import check_first_loss, refuse_nonfinite, run_packs
+    from training.step import check_first_loss, run_packs
     from training.work import peak_of, step_flops, truncated_share
 
     config = job.config
@@ -70,7 +74,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
 
     identity = identity_of(job, pair_ids)
     checkpoint, refused = choose_checkpoint(job, identity)
-    model = load_model(job.model, precision=config.precision, device=device)
+    model = load_model(job.model, precision=config.precision, device=device, lora=config.lora, seed=job.seed)
     shared_prompt = shares_prompt(model.config.model_type)
     if checkpoint is not None:
         checkpoint.load_weights(model)
@@ -78,8 +82,9 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     engine = Engine(model, config, device)
     if checkpoint is not None:
-        engine.restore(checkpoint.step, checkpoint.state)
+        engine.restore(checkpoint.step - len(checkpoint.skipped), checkpoint.state)
     first = 0 if checkpoint is None else checkpoint.step
+    skipped = Skipped(job, () if checkpoint is None else checkpoint.skipped)
     metrics = job.folder / METRICS
     if rank == 0:
         metrics.write_bytes(b"" if checkpoint is None else (checkpoint.folder / METRICS).read_bytes())
@@ -96,37 +101,46 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
             packs = pack_batch(batch, budget, ranks)
             given = PairLogps(reference.chosen[indices], reference.rejected[indices])
             totals, losses = run_packs(engine, config, packs[rank], given, stop.asked)
-            if not math.isfinite(totals.metrics["loss"]):
-                refuse_nonfinite(job.folder, step + 1, "the loss", ids, losses)
-            if step == 0:
+            finite = math.isfinite(totals.metrics["loss"])
+            if not finite:
+                skipped.meet(step + 1, "the loss", ids, losses)
+            elif step == skipped.total:  # no update was made so far
                 check_first_loss(totals, job.reference)
             rate = learning_rate(config, step, total)
-            norm = engine.step(rate)
-            if not math.isfinite(norm):
-                refuse_nonfinite(job.folder, step + 1, "the gradient's norm", ids, {})
+            norm = engine.step(rate, leave_out=not finite)
+            if finite and not math.isfinite(norm):
+                skipped.meet(step + 1, "the gradient's norm", ids, {})
             done = step + 1
-            if rank == 0:
+            if rank == 0 and finite and math.isfinite(norm):
                 line = {"step": done, "epoch": done / per_epoch, **totals.metrics, "learning_rate": rate}
                 line |= {"grad_norm": norm, "tokens": sum(row.tokens for row in batch)}
+                if config.nonfinite == "skip":
+                    line["optim/skipped_steps"] = skipped.total
                 packing = pack_metrics(packs, shared_prompt=shared_prompt) | truncated_share(batch, job.end)
                 packing |= step_flops(shape, packs, recompute=recompute)
                 records.write(line, packing, config.batch_size)
+            if rank == 0:
                 write_progress(job.folder, rank, Progress(done, total, "steps"))
             if totals.stop or (done % config.save_every == 0 and done < total):
-                save_checkpoint(job.checkpoints, engine, step=done, identity=identity, metrics=metrics)
+                save_checkpoint(
+                    job.checkpoints, engine, step=done, identity=identity, metrics=metrics, skipped=skipped.records
+                )
             if totals.stop:
                 log.info("stopped on request after step %d of %d", done, total)
                 leave_ranks()
                 return Outcome("stopped", done)
 
     release_freed_memory()  # the export maps the start model and its own file beside the engine
-    export_model(engine, job.model, job.export, config.precision)
+    last = batch_indices(len(rows), config.batch_size, job.seed, total - 1)[:EXPORT_CHECKED]
+    exported = gather(engine, job.model, config, [rows[index] for index in last])
     leave_ranks()
+    if exported is not None:
+        exported.write(job.export, adapter=job.adapter)
     facts = {
         "ranks": ranks, "threads": torch.get_num_threads(), "zero_stage": engine.stage, "precision": config.precision,
-        "device": name, "tokens_per_pack": budget,
-        "recompute": recompute,
+        "device": name, "tokens_per_pack": budget, "recompute": recompute,
         "resumed_from_step": first, "refused_checkpoints": refused,
+        "skipped_steps": skipped.total, "trained_parameters": engine.parameters,
         "tokens": total_of(metrics, "tokens") if rank == 0 else 0,
     }  # fmt: skip
     return Outcome("finished", total, facts)

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-# recipe, data, reference, nonfinite, memory, checkpoint, disk, bug: the same again next time.
+# recipe, data, reference, nonfinite, memory, checkpoint, disk, export, bug: the same again next time.
 # device, rendezvous, peer: may be gone next time.
 FailureKind = Literal[
-    "recipe", "data", "reference", "nonfinite", "memory", "checkpoint", "disk", "bug", "device", "rendezvous", "peer"
-]
+    "recipe", "data", "reference", "nonfinite", "memory", "checkpoint", "disk", "export", "bug", "device",
+    "rendezvous", "peer",
+]  # fmt: skip
 TRANSIENT: Final[frozenset[str]] = frozenset({"device", "rendezvous", "peer"})
 
 EXIT_FAILED: Final = 1

@@ -3,7 +3,6 @@
 P pairs in a pack; weights are 1/N over the global batch of N pairs, however it is packed and shared out.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from training.status import TrainerError
 
 # In nat; further from it the reference is another model's, or was scored in another layout.
 FIRST_LOSS_TOLERANCE: Final = 5e-3
-NONFINITE: Final = "nonfinite.json"
 
 
 class StepTotals(NamedTuple):
@@ -70,28 +68,6 @@ def run_packs(
     return totals, {
         row: loss for rows, losses in seen for row, loss in zip(rows.tolist(), losses.tolist(), strict=True)
     }
-
-
-def refuse_nonfinite(folder: Path, step: int, value: str, pair_ids: Sequence[str], losses: dict[int, float]) -> None:
-    """Stop a training whose `value` is not finite at `step` (from 1): name the pairs in `folder` and raise.
-
-    All ranks call together, each with the losses of the rows of the batch that it has seen; where none of them is at
-    fault (a gradient that overflowed), the whole batch is named.
-    """
-    mine = [pair_ids[row] for row, loss in losses.items() if not math.isfinite(loss)]
-    everyone: list[list[str] | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, mine)
-    guilty = sorted({pair_id for part in everyone if part for pair_id in part}) or sorted(pair_ids)
-    path = folder / NONFINITE
-    if dist.get_rank() == 0:
-        path.write_text(json.dumps({"step": step, "value": value, "pair_ids": guilty}, indent=1), encoding="utf-8")
-    dist.barrier()
-    raise TrainerError(
-        "nonfinite",
-        f"{value} is not a finite number at step {step}; {len(guilty)} of {len(pair_ids)} pairs of its batch are"
-        f" concerned, the first of them {guilty[0]} (all are in {path})",
-        step,
-    )
 
 
 def check_first_loss(totals: StepTotals, reference: Path) -> None:

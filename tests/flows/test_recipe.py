@@ -26,6 +26,15 @@ def test_set_replaces_a_value_and_lists_replace_lists() -> None:
     assert [source.path for source in recipe.ingest.sources] == ["a.7z", "b.7z"]
 
 
+def test_a_section_that_may_be_null_is_set_key_by_key_or_as_a_whole() -> None:
+    one = load_recipe("demo", ["train.lora.rank=8", "train.lora.targets=[q_proj]"]).train
+    other = load_recipe("demo", ["train.lora={rank: 8, targets: [q_proj]}"]).train
+    assert one == other and one.lora is not None
+    assert (one.lora.rank, one.lora.alpha, one.lora.targets) == (8, 32.0, ("q_proj",))
+    with pytest.raises(RecipeError, match=r"'train.lora.rnk' is not known; did you mean 'train.lora.rank'"):
+        load_recipe("demo", ["train.lora.rnk=8"])
+
+
 def test_a_learning_rate_without_a_point_is_a_number_and_not_a_string() -> None:
     assert load_recipe("demo", ["train.learning_rate=5e-7"]).train.learning_rate == 5e-7
 

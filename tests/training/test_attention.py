@@ -1,5 +1,10 @@
 """Every implementation of the attention gives what a mask over the whole pack would give, gradients included."""
 
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.training.pairs import made_up_rows
-from training import attention, segments
+from training import attention, kernels, segments
 from training.batch import Pack, make_pack
 
 HEADS, KEY_HEADS, SIZE = 6, 2, 8
@@ -64,7 +69,7 @@ def flash_by_hand(
 def test_each_token_sees_its_own_sequence_and_what_came_before(
     kind: str, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "varlen_attn", flash_by_hand)
+    monkeypatch.setattr(kernels, "varlen_attn", flash_by_hand)
     pack = make_pack(made_up_rows(), range(8))
     inputs = drawn(pack.tokens)
     match kind:
@@ -73,7 +78,7 @@ def test_each_token_sees_its_own_sequence_and_what_came_before(
         case "sdpa":
             out = attention.sdpa_attention(*inputs, pack.segments, 0.3, window)
         case "varlen":
-            out = attention.varlen_attention(*inputs, attention.varlen(pack, torch.device("cpu")), 0.3, window)
+            out = kernels.torch_varlen(*inputs, kernels.varlen(pack.segments, torch.device("cpu")), 0.3, window)
     expected = with_gradients(masked_attention(*inputs, pack, window), inputs)
     for ours, theirs in zip(with_gradients(out, inputs), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
@@ -90,6 +95,73 @@ def test_blocks_of_any_length_join_without_a_seam(lengths: list[tuple[int, int, 
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def test_a_cpu_has_no_varlen_kernel() -> None:
+def test_flash_attn_is_called_as_torchs_own_kernel_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flash_attn_varlen_func(*given: Any, softmax_scale: float, causal: bool, window_size: tuple[int, int]) -> Tensor:
+        assert causal
+        return flash_by_hand(*given, scale=softmax_scale, window_size=(window_size[0], 0), enable_gqa=True)
+
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=flash_attn_varlen_func))
     pack = make_pack(made_up_rows(), range(8))
-    assert attention.Layout.of(pack, torch.bfloat16).varlen is None
+    inputs, layout = drawn(pack.tokens), kernels.varlen(pack.segments, torch.device("cpu"))
+    for window in (None, 20):
+        expected = masked_attention(*inputs, pack, window)
+        torch.testing.assert_close(kernels.flash_attn_varlen(*inputs, layout, 0.3, window), expected)
+
+
+def refuses(*_: Any) -> Tensor:
+    raise RuntimeError("no kernel image is available for execution on the device\nmore of it")
+
+
+def aligned_to_the_start(
+    query: Tensor, key: Tensor, value: Tensor, varlen: kernels.Varlen, scaling: float, window: int | None
+) -> Tensor:
+    """Causal as flash-attn was before 2.1: the first query sees the first key, whatever the lengths."""
+    keys = key[:, :, varlen.key_index]
+    out = []
+    for (a, b), (c, d) in zip(
+        pairwise(varlen.query_bounds.tolist()), pairwise(varlen.key_bounds.tolist()), strict=True
+    ):
+        sees = torch.ones(b - a, d - c, dtype=torch.bool).tril()
+        values = value[:, :, varlen.key_index][:, :, c:d]
+        out.append(F.scaled_dot_product_attention(query[:, :, a:b], keys[:, :, c:d], values, attn_mask=sees,
+                                                  scale=scaling, enable_gqa=True))  # fmt: skip
+    return torch.cat(out, 2).transpose(1, 2)
+
+
+def test_the_first_kernel_that_works_and_is_right_is_taken_and_the_others_are_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(kernels, "varlen_attn", flash_by_hand)
+    heads, device = kernels.Heads(HEADS, KEY_HEADS, SIZE), torch.device("cpu")
+    ways = {"broken": refuses, "old": aligned_to_the_start, "torch": kernels.torch_varlen}
+    monkeypatch.setattr(kernels, "KERNELS", ways)
+    for dtype in (torch.bfloat16, torch.float64):
+        for without_gradients in (False, True):
+            with torch.inference_mode(without_gradients):
+                found = kernels.first_that_works(device, dtype, heads, attention.sdpa_attention)
+            assert found is kernels.torch_varlen
+    said = "\n".join(caplog.messages)
+    assert "attention kernel broken is not used: no kernel image is available for execution on the device" in said
+    assert "attention kernel old is not used: it does not give what plain attention gives" in said
+    assert "attention kernel torch is used" in said
+
+    monkeypatch.setattr(kernels, "KERNELS", {"broken": refuses, "old": aligned_to_the_start})
+    caplog.clear()
+    assert kernels.first_that_works(device, torch.float64, heads, attention.sdpa_attention) is None
+    assert "no attention kernel for packs works here: plain attention is used, a sequence at a time" in caplog.messages
+
+
+def test_a_torch_without_the_kernel_and_no_flash_attn_leave_plain_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "varlen_attn", None)
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    heads = kernels.Heads(HEADS, KEY_HEADS, SIZE)
+    found = kernels.first_that_works(torch.device("cpu"), torch.bfloat16, heads, attention.sdpa_attention)
+    assert found is None
+
+
+def test_a_cpu_asks_for_no_kernel_and_fp32_neither() -> None:
+    heads = kernels.Heads(HEADS, KEY_HEADS, SIZE)
+    pack = make_pack(made_up_rows(), range(8))
+    assert attention.Layout.of(pack, torch.bfloat16, heads) == attention.Layout(pack.segments)
+    assert attention.kernel_for(torch.device("cuda", 0), torch.float32, heads) is None

@@ -13,28 +13,27 @@ from training.config import TrainConfig
 from training.forward import load_model
 from training.losses import PairLogps
 
-STEPS = 20
 # A rate at which the loss of the tiny model moves; a warm-up of four steps, clipping that bites.
 CONFIG = TrainConfig(precision="fp32", learning_rate=2e-3, batch_size=4, warmup_ratio=0.2, tokens_per_pack=120)
 
 
-@pytest.mark.parametrize(("loss", "beta"), [("sigmoid", 0.1), ("dpo_norm", 2.0), ("ipo", 0.5)])
-def test_twenty_steps_give_the_losses_and_gradient_norms_of_trl(
-    loss: str, beta: float, tiny_llama: Path, tmp_path: Path
+@pytest.mark.parametrize(("loss", "beta", "steps"), [("sigmoid", 0.1, 50), ("dpo_norm", 2.0, 20), ("ipo", 0.5, 20)])
+def test_losses_and_gradient_norms_of_every_step_are_those_of_trl(
+    loss: str, beta: float, steps: int, tiny_llama: Path, tmp_path: Path
 ) -> None:
     generator = torch.Generator().manual_seed(5)
-    lengths = [tuple(int(n) for n in torch.randint(1, 25, (3,), generator=generator)) for _ in range(STEPS * 4)]
+    lengths = [tuple(int(n) for n in torch.randint(1, 25, (3,), generator=generator)) for _ in range(steps * 4)]
     rows = made_up_rows(lengths, seed=6)
     config = CONFIG.model_copy(update={"loss": loss, "beta": beta})
-    ordered = [rows[i] for step in range(STEPS) for i in batch_indices(len(rows), 4, 7, step)]
+    ordered = [rows[i] for step in range(steps) for i in batch_indices(len(rows), 4, 7, step)]
 
-    ours = train(load_model(tiny_llama, precision="fp32", device="cpu"), rows, config, seed=7, steps=STEPS)
+    ours = train(load_model(tiny_llama, precision="fp32", device="cpu"), rows, config, seed=7, steps=steps)
     theirs = train_with_trl(tiny_llama, ordered, config, work=tmp_path, micro_batch=2, precompute=loss != "ipo")
 
     assert max(ours.losses) - min(ours.losses) > 0.05  # it did train
     assert max(ours.grad_norms) > 1 if loss == "sigmoid" else True  # and was clipped
     assert ours.losses == pytest.approx(theirs.losses, abs=1e-5)
-    assert ours.grad_norms == pytest.approx(theirs.grad_norms, rel=1e-5)
+    assert ours.grad_norms == pytest.approx(theirs.grad_norms, rel=1e-5 if steps == 20 else 1e-4)
 
 
 def test_the_first_loss_is_ln_2(tiny_llama: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,14 +48,19 @@ def test_another_model_or_layout_is_another_space(tmp_path):
     assert LogpStore.of(tmp_path, {"files": "abc", "layout": "v2"}).read().height == 0
 
 
-def test_a_file_that_does_not_hold_what_it_is_named_for_is_left_out(tmp_path):
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"\0" + content[1:]])
+def test_a_file_that_does_not_hold_what_it_is_named_for_is_said_and_removed(tmp_path, damage):
     store = LogpStore(tmp_path / "space")
     store.add(known(a=-1.0))
     (torn,) = store.folder.glob("*.parquet")
     store.add(known(b=-2.0))
-    content = torn.read_bytes()
-    torn.write_bytes(content[: len(content) // 2])
-    assert store.read().get_column("key").to_list() == ["b"]
+    torn.write_bytes(damage(torn.read_bytes()))
+    said: list[str] = []
+    assert store.read(said.append).get_column("key").to_list() == ["b"]
+    assert said == [f"{torn} has other bytes than were written: it is removed, and its pairs are scored again"]
+    assert not torn.exists()
+    store.read(said.append)
+    assert len(said) == 1
 
 
 def test_the_same_log_probs_make_the_same_file_in_any_order(tmp_path):

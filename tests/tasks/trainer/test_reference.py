@@ -21,7 +21,7 @@ TRAIN = TrainConfig(precision="fp32", ranks=2, batch_size=4)
 def test_every_pair_has_its_log_probs_in_the_order_of_the_rows_and_a_sweep_scores_nothing(store, tokens_of, model_of):
     tokens, model = tokens_of(store, 6, 3), model_of(store, 0)
     first = reference(store, tokens, model, ReferenceConfig(), TRAIN)
-    assert first.counts == {"train": 6, "held_out": 3, "scored": 9, "found": 0}
+    assert first.counts == {"train": 6, "held_out": 3, "scored": 9, "found": 0, "checked": 0}
     scorer = load_model(model.path("model"), precision="fp32", device="cpu")
     for split in ("train", "held_out"):
         found = pl.read_parquet(first.path(f"{split}.parquet"))
@@ -37,7 +37,7 @@ def test_every_pair_has_its_log_probs_in_the_order_of_the_rows_and_a_sweep_score
 
     # The same ids in a larger sample: only the new ones are scored, and to the bits of a sample scored at once.
     grown = reference(store, tokens_of(store, 10, 3), model, ReferenceConfig(), TRAIN)
-    assert grown.counts == {"train": 10, "held_out": 3, "scored": 4, "found": 9}
+    assert grown.counts == {"train": 10, "held_out": 3, "scored": 4, "found": 9, "checked": 7}
     elsewhere = Store(store.work_dir.parent / "elsewhere")
     at_once = reference(elsewhere, tokens_of(elsewhere, 10, 3), model_of(elsewhere, 0), ReferenceConfig(), TRAIN)
     assert at_once.counts["scored"] == 13

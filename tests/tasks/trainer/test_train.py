@@ -9,7 +9,7 @@ from tasks.ranks import _typed
 from tasks.reference import ReferenceConfig, reference
 from tasks.store import Silent, Store
 from tasks.train import train
-from training.config import TrainConfig
+from training.config import LoraConfig, TrainConfig
 from training.failures import RanksFailed
 
 CONFIG = TrainConfig(
@@ -53,6 +53,23 @@ def test_an_interrupted_training_goes_on_where_it_stopped_and_counts_add_up(stor
     assert facts.items() <= trained.provenance.items()
     again = train(store, tokens, scored, model, CONFIG.model_copy(update={"ranks": 4, "zero_stage": 3}), 7)
     assert again.reused
+
+
+def test_adapters_train_on_the_start_models_reference_and_end_in_a_whole_model(store, tokens_of, model_of):
+    tokens, model = tokens_of(store, 8, 0), model_of(store, 0)
+    config = CONFIG.model_copy(update={"epochs": 2, "lora": LoraConfig(rank=2, alpha=4.0)})
+    scored = reference(store, tokens, model, ReferenceConfig(), CONFIG)
+    assert reference(store, tokens, model, ReferenceConfig(), config).reused
+    trained = train(store, tokens, scored, model, config, 7)
+    assert {
+        "model/model.safetensors", "model/config.json", "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+    } <= trained.files.keys()  # fmt: skip
+    # Two layers of seven linear layers, 48 wide, 16 for keys and values, 80 in the MLP: rank * (inputs + outputs).
+    assert trained.provenance["trained_parameters"] == 2 * 2 * (2 * 96 + 2 * 64 + 3 * 128)
+    assert trained.counts["skipped_steps"] == 0
+    first = json.loads(trained.path("metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(0.6931472, abs=1e-6)
 
 
 def test_fewer_pairs_than_a_batch_are_told_before_anything_starts(store, tokens_of, model_of):

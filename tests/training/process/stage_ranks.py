@@ -21,8 +21,9 @@ def main(folder: Path) -> None:
 
     from training.batch import batch_indices, pack_batch
     from training.checkpoint import read_checkpoint, save_checkpoint
+    from training.config import Precision
     from training.engine import Engine, join_ranks, rank_device
-    from training.export import export_model
+    from training.export import gather
     from training.forward import load_model
     from training.jobs import TrainJob
     from training.losses import PairLogps
@@ -44,7 +45,7 @@ def main(folder: Path) -> None:
         stage: int, first: int, checkpoint: Path | None, precision: str = "fp32"
     ) -> tuple[list[list[float]], Engine]:
         config = job.config.model_copy(update={"zero_stage": stage, "precision": precision})
-        model = load_model(job.model, precision=config.precision, device=device)
+        model = load_model(job.model, precision=config.precision, device=device, lora=config.lora, seed=job.seed)
         found = None if checkpoint is None else read_checkpoint(checkpoint, {})
         if found is not None:
             found.load_weights(model)
@@ -62,11 +63,16 @@ def main(folder: Path) -> None:
                 save_checkpoint(folder / f"{precision}-{stage}", engine, step=STEPS_SAVED, identity={}, metrics=metrics)
         return shown, engine
 
+    def export(engine: Engine, name: str, precision: Precision) -> None:
+        exported = gather(engine, job.model, job.config.model_copy(update={"precision": precision}), rows[:3])
+        if exported is not None:
+            exported.write(folder / name, adapter=folder / f"{name}-adapter")
+
     runs: dict[str, list[list[float]]] = {}
     for stage in NEXT:
         runs[f"whole-{stage}"], engine = run(stage, 0, None)
         if stage in (0, 3):
-            export_model(engine, job.model, folder / f"model-{stage}", job.config.precision)
+            export(engine, f"model-{stage}", job.config.precision)
     came_from = folder if job.config.resume == "auto" else Path(job.config.resume.removeprefix("from:"))
     for stage, other in NEXT.items():
         place = came_from / f"fp32-{stage}" / f"step-{STEPS_SAVED:08d}"
@@ -78,7 +84,7 @@ def main(folder: Path) -> None:
         runs[f"bf16-{stage}"], engine = run(stage, 0, None, "bf16")
         place = folder / f"bf16-{stage}" / f"step-{STEPS_SAVED:08d}"
         if stage == 3:
-            export_model(engine, job.model, folder / "model-bf16", "bf16")
+            export(engine, "model-bf16", "bf16")
         runs[f"bf16-resumed-{stage}"], _ = run(stage, STEPS_SAVED, place, "bf16")
     if rank == 0:
         (folder / "runs.json").write_text(json.dumps(runs))

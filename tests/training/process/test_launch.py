@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -191,6 +192,29 @@ def test_a_taken_port_is_tried_again_and_then_told(program):
     """)
     assert ranks.start(ranks=1).state == "finished"
     assert len(set((ranks.folder / "ports-0").read_text().split())) == 3
+
+
+@pytest.mark.faults
+def test_a_port_that_another_program_holds_is_left_to_it(program, monkeypatch):
+    ranks = program("""
+        import torch
+        from training.engine import join_ranks, leave_ranks
+        def work(stop):
+            with open(folder / f"ports-{this_rank()}", "a") as ports:
+                ports.write(os.environ["MASTER_PORT"] + "\\n")
+            join_ranks(torch.device("cpu"))
+            leave_ranks()
+            return Outcome("finished", 1)
+        sys.exit(run_rank(folder, work))
+    """)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        held, free = holder.getsockname()[1], launcher.free_port()
+        offered = iter([held, free])
+        monkeypatch.setattr(launcher, "free_port", lambda: next(offered))
+        assert ranks.start(ranks=2, stall=300).state == "finished"
+    assert (ranks.folder / "ports-0").read_text().split() == [str(held), str(free)]
 
 
 def test_an_exception_in_the_caller_stops_the_ranks_in_good_order(program):
