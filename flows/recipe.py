@@ -159,10 +159,19 @@ def _keys_at(steps: Sequence[str]) -> list[str] | None:
             model = SourceConfig
             break
         field = model.model_fields.get(step)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        below = None if field is None else _section(field.annotation)
+        if below is None:
             return None
-        model = field.annotation
+        model = below
     return list(model.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model of a key that has keys below it, or that may be null instead."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
 
 
 def _unknown(steps: Sequence[str], known: Sequence[str]) -> str:
