@@ -1,7 +1,7 @@
 """What a recipe asks of the models beside the ranking of held-out pairs: each a stage, and one that puts them together.
 
 in   the manifests of evaluate and of what came before it
-out  the manifest that stands for evaluate from here on, and those of the parts by stage
+out  the manifest that stands for evaluate from here on, and those of its parts; `ranking` is evaluate's own
 """
 
 from collections.abc import Mapping
@@ -36,4 +36,7 @@ def further_evaluations(
     if asked.benchmarks is not None:
         for side, subject in (("start", made["model"]), ("tuned", made["train"])):
             parts[f"benchmark_{side}"] = steps.benchmark(store, subject, asked.benchmarks, recipe.train)
-    return (steps.results(store, judged, parts, made["model"]) if parts else judged), parts
+    if not parts:
+        return judged, {}
+    whole = steps.results(store, judged, parts, made["model"], made["train"])
+    return whole, {"ranking": judged, **parts}

@@ -24,10 +24,12 @@ VERSION = 1  # bump when the bytes this stage writes would change
 SECTIONS: Final = {"generate": ("generation.json", "generation"), "judge": ("judge.json", "judge")}
 
 
-def results(store: Store, evaluated: Manifest, others: Mapping[str, Manifest], model: Manifest) -> Manifest:
+def results(
+    store: Store, evaluated: Manifest, others: Mapping[str, Manifest], model: Manifest, trained: Manifest
+) -> Manifest:
     """`evaluated` with the sections of `others`: SECTIONS, and `benchmark_start` with `benchmark_tuned`.
 
-    `model` is the start model's manifest.
+    `model` and `trained` are those whose results these are.
     """
 
     def build(work: Workspace) -> dict[str, int]:
@@ -47,7 +49,8 @@ def results(store: Store, evaluated: Manifest, others: Mapping[str, Manifest], m
         write_text(work.folder / "metrics.json", text + "\n")
         return counts
 
-    return store.stage("results", VERSION, {}, {"evaluate": evaluated, "model": model, **others}, build)
+    inputs = {"evaluate": evaluated, "model": model, "train": trained, **others}
+    return store.stage("results", VERSION, {}, inputs, build)
 
 
 def _take(manifest: Manifest, name: str, work: Workspace) -> None:

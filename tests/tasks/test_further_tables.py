@@ -42,7 +42,11 @@ def with_parts(run: Any, judge: dict[str, Any]) -> dict[str, Manifest]:
 
     made = {"generate": run.store.stage("generate", 1, {"by": "hand"}, {"train": run.stages["train"]}, generated)}
     made["judge"] = run.store.stage("judge", 1, {"reason": judge["reason"]}, made, judged)
-    return run.stages | made | {"evaluate": results(run.store, run.stages["evaluate"], made, run.stages["model"])}
+    return (
+        run.stages
+        | made
+        | {"evaluate": results(run.store, run.stages["evaluate"], made, run.stages["model"], run.stages["train"])}
+    )
 
 
 def verdict() -> dict[str, Any]:

@@ -145,7 +145,7 @@ def test_broken_weights_are_named_with_the_prompt(run_until_train: Make, tmp_pat
 
 def test_results_are_the_metrics_of_evaluate_with_a_section_more(made: Manifest, finished: Any) -> None:
     evaluated = finished.stages["evaluate"]
-    joined = results(finished.store, evaluated, {"generate": made}, finished.stages["model"])
+    joined = results(finished.store, evaluated, {"generate": made}, finished.stages["model"], finished.stages["train"])
     metrics = json.loads(joined.path("metrics.json").read_text())
     before = json.loads(evaluated.path("metrics.json").read_text())
     assert metrics == before | {"generation": json.loads(made.path("generation.json").read_text())}
