@@ -95,6 +95,7 @@ def test_the_start_model_is_asked_once_for_all_runs(both: list[Manifest], finish
     assert benchmark(planned, finished.stages["model"], moved, finished.train).planned
 
 
+@pytest.mark.slow
 def test_a_task_that_nobody_has_and_a_model_without_template_are_named(
     run_until_train: Make, tmp_path: Path, tasks_folder: Path
 ) -> None:

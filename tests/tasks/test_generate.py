@@ -1,6 +1,7 @@
 """The generate stage on a small run: answers of both models, the same as transformers gives one by one."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tasks.answers import ANSWERS_SCHEMA
 from tasks.errors import StageFailed
 from tasks.generate import GenerateConfig, draw_prompts, generate
 from tasks.manifest import Manifest
 from tasks.results import results
+from tasks.store import Workspace
 from tasks.token_rows import read_token_rows
 
 Make = Callable[..., Any]
@@ -137,10 +140,18 @@ def test_without_held_out_pairs_there_is_nothing_to_ask(run_until_train: Make, t
     assert found.counts["answers"] == 0
 
 
-def test_broken_weights_are_named_with_the_prompt(run_until_train: Make, tmp_path: Path) -> None:
-    run = run_until_train(tmp_path, learn=1e30)
+def test_broken_weights_are_named_with_the_prompt(finished: Any) -> None:
+    def broken(work: Workspace) -> dict[str, int]:
+        shutil.copytree(finished.stages["train"].path("model"), work.folder / "model")
+        place = work.folder / "model" / "model.safetensors"
+        weights = {name: value * float("nan") for name, value in load_file(place).items()}
+        place.unlink()
+        save_file(weights, place, metadata={"format": "pt"})
+        return {}
+
+    train = finished.store.stage("train", 1, {"broken": True}, {"model": finished.stages["model"]}, broken)
     with pytest.raises(StageFailed, match=r"evaluate: rank 0: the logits after the prompt of pair \S+ are no numbers"):
-        generated(run)
+        generated(finished, GenerateConfig(prompts=1, max_new_tokens=2), train=train)
 
 
 def test_results_are_the_metrics_of_evaluate_with_a_section_more(made: Manifest, finished: Any) -> None:
