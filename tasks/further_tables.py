@@ -47,7 +47,7 @@ def _generation(found: Mapping[str, Any]) -> FurtherTable:
         "same chances. The interval is that of the difference, drawn over questions. This says how the answers look, "
         "not how good they are."
     )
-    parts = [
+    parts: list[Table] = [
         ((_MODES[mode], "start", "tuned", "difference", "95 % interval"), _measures(measures))
         for mode, measures in found["modes"].items()
     ]
@@ -55,7 +55,7 @@ def _generation(found: Mapping[str, Any]) -> FurtherTable:
 
 
 def _measures(measures: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, (label, share) in MEASURES.items():
         of = measures[name]
         rows.append(
@@ -77,7 +77,7 @@ def _judge(found: Mapping[str, Any]) -> FurtherTable:
         "in both orders. A tie counts one half, and so does a question whose orders disagree. At equal length: "
         "regressed on the difference in tokens and read off at 0."
     )
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (label, percent(found[name]), interval(found[f"{name}_low"], found[f"{name}_high"]))
         for label, name in (
             ("win rate of the tuned model", "win_rate"),
@@ -101,7 +101,7 @@ def _benchmarks(entries: Sequence[Mapping[str, Any]], notes: Mapping[str, Any]) 
         "Both models were asked the same items by lm-eval, in the Tulu form; the number after ± is the standard error. "
         "The interval is that of the difference."
     )
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (one["name"] + ("" if one["as_published"] or one["category"] == "other" else " *"),
          f"{one['metric']}, {one['shots']} shots, {number(one['items'])} items",
          _with_error(one["before"], one["before_error"]), _with_error(one["after"], one["after_error"]),

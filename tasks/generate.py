@@ -165,7 +165,7 @@ def _batches(
 
 def _read_parts(parts: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
     """What is written already, by model, mode and number; a file that a crash tore counts for nothing."""
-    found = {}
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
     for path in sorted(parts.glob("*.json")):
         try:
             answers = json.loads(path.read_text(encoding="utf-8"))
