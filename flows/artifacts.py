@@ -19,8 +19,10 @@ from flows.device_time import cost_table, device_time
 from flows.files import url_of
 from flows.run_pages import write_gate, write_lineage
 from tasks.comparison_page import markdown
+from tasks.further_tables import further_tables
 from tasks.gate import stored_result
 from tasks.manifest import Manifest
+from tasks.model_card import further_markdown
 from tasks.side_by_side import SideBySide
 from tasks.store import Store
 
@@ -48,6 +50,10 @@ def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
             publish_table("evaluate-report", metrics_table(metrics), "The tuned model on held-out pairs", run_folder)
             for name in PLOTS:
                 _image(f"evaluate-{name}", manifest.path(f"plots/{name}.png"), f"Held-out pairs: {name}")
+        if stage == "results":
+            metrics = json.loads(manifest.path("metrics.json").read_text(encoding="utf-8"))
+            for further in further_tables(metrics):
+                _markdown(f"evaluate-{further.anchor}", further_markdown(further), further.title)
         if stage == "publish":
             _publish_model(manifest, run_folder)
     except Exception as error:

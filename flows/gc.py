@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from rich.table import Table
 from flows.recipe import load_recipe
 from flows.runs import store_of
 from flows.show import rendered
-from flows.stages import all_stages, plain_steps
+from flows.stages import Steps, all_stages, plain_steps
 from tasks.errors import PrefstackError, RecipeError
 from tasks.manifest import Manifest
 from tasks.sources.download import download_folder, is_url
@@ -149,13 +149,26 @@ def _planned(run: Path, work_dir: Path) -> set[str] | None:
         urls = [source.path for source in (*recipe.ingest.sources, *recipe.evaluate.sources) if is_url(source.path)]
         names |= {download_folder(url, work_dir).name for url in urls}
         store = replace(store_of(recipe, "", []), work_dir=work_dir, plan=True)
-        for _, manifests in all_stages(plain_steps(), store, recipe):
+        for _, manifests in all_stages(_noted(plain_steps(), names), store, recipe):
             if any("missing" in manifest.provenance for manifest in manifests):
                 return None
-            names |= {manifest.folder.name for manifest in manifests}
     except PrefstackError:
         return None
     return names
+
+
+def _noted(steps: Steps, names: set[str]) -> Steps:
+    """`steps` that put the name of every folder that they give into `names`: a stage may be made of several."""
+
+    def noted(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            made = step(*given)
+            names.update(manifest.folder.name for manifest in (made if isinstance(made, list) else [made]))
+            return made
+
+        return run
+
+    return Steps(**{one.name: noted(getattr(steps, one.name)) for one in fields(Steps)})
 
 
 def _with_inputs_and_gates(store: Path, wanted: set[str]) -> set[str]:

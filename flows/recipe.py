@@ -162,13 +162,19 @@ def _keys_at(steps: Sequence[str]) -> list[str] | None:
             model = SourceConfig
             break
         field = model.model_fields.get(step)
-        # A section, or one that may be null.
-        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not sections:
+        below = None if field is None else _section(field.annotation)
+        if below is None:
             return None
-        model = sections[0]
+        model = below
     return list(model.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model of a key that has keys below it, or that may be null instead."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
 
 
 def _unknown(steps: Sequence[str], known: Sequence[str]) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from flows.runs import brief, find_run
 from tasks.errors import RecipeError
+from tasks.further_tables import FurtherTable, further_tables
 from tasks.manifest import Manifest
 
 
@@ -99,6 +101,8 @@ def run_text(summary: dict[str, Any], work_dir: Path | None) -> str:
     metrics = summary["metrics"]
     if metrics and metrics.get("accuracy") is not None:
         parts.append(results_table(metrics))
+    for further in further_tables(metrics or {}):
+        parts += further_parts(further)
     if summary["model"]:
         parts.append(f"model   {summary['model']}\nreport  {Path(summary['model']).parent / 'report.html'}")
     if summary["error"]:
@@ -118,6 +122,21 @@ def results_table(metrics: dict[str, Any]) -> Table:
     table.add_row("margin (beta × difference of log-ratios)", f"{metrics['margin']:.3f}", "")
     table.add_row("loss (ln 2 = 0.693 before training)", f"{metrics['loss']:.4f}", "")
     return table
+
+
+def further_parts(further: FurtherTable) -> list[RenderableType]:
+    """What else the models were asked: a table or the reason why there is none, and what should give pause."""
+    parts: list[RenderableType] = []
+    for head, rows in further.parts:
+        table = Table(box=SIMPLE_HEAD, title=further.title.lower(), title_justify="left")
+        for place, name in enumerate(head):
+            table.add_column(name, justify="right" if place else "left")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        parts.append(table)
+    if not further.parts:
+        parts.append(Text(further.remark))
+    return parts + [Text(f"note: {warning}", style="yellow") for warning in further.warnings]
 
 
 def rendered(*parts: RenderableType) -> str:

@@ -27,7 +27,7 @@ from tasks.manifest import Manifest
 from tasks.store import Report, Store, write_text
 from tasks.train import TrainConfig
 
-ON_DEVICES: Final = frozenset({"reference", "train", "evaluate"})
+ON_DEVICES: Final = frozenset({"reference", "train", "evaluate", "generate", "benchmark"})
 LEASE: Final = 60.0  # seconds, Prefect's least: so long a slot stays taken after its holder was killed
 ASK_EVERY: Final = 2.0
 logger = logging.getLogger("prefstack")

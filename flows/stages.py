@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_checks import deduped, evaluated, ingested, paired, publishable, sampled, tokenized
+from flows.evaluations import further_evaluations
 from flows.recipe import Recipe, Stage
+from tasks.benchmark import benchmark
 from tasks.card import card
 from tasks.contamination import benchmark_files
 from tasks.dedupe import dedupe
 from tasks.errors import GateFailed, InputError, PrefstackError, RecipeError
 from tasks.evaluate import evaluate
 from tasks.gate import gate
+from tasks.generate import generate
 from tasks.ingest import SourceConfig, ingest_source
+from tasks.judge import judge
 from tasks.manifest import Manifest
 from tasks.model import start_model
 from tasks.pair import pair
 from tasks.publish import publish
 from tasks.reference import reference
+from tasks.results import results
 from tasks.sample import sample
 from tasks.sources.demo_site import ARCHIVE, write_demo_site
 from tasks.store import Store
@@ -49,6 +54,10 @@ class Steps:
     train: Step
     evaluate: Step
     publish: Step
+    generate: Step
+    judge: Step
+    benchmark: Step
+    results: Step
     gate: Step
     """Its subject, unchanged; raises GateFailed."""
 
@@ -99,10 +108,13 @@ def training_stages(
         store, trained, judges.tokens, judges.scored, judges.pairs, recipe.evaluate, recipe.train, recipe.seed
     )  # fmt: skip
     judged = steps.gate(store, judged, evaluated.check())
+    made = {"model": model, "train": trained, "tokenize": judges.tokens, "held_out": judges.pairs}
+    judged, parts = further_evaluations(steps, store, recipe, made, judged)
     yield "evaluate", [judged]
     stages = data | {
         "model": model, "tokenize": tokens, "reference": scored, "train": trained, "evaluate": judged,
     }  # fmt: skip
+    stages |= parts
     if recipe.evaluate.sources:
         stages["unseen"] = judges.pairs
     if recipe.publish.require_better and recipe.publish.waiver is None:
@@ -230,8 +242,9 @@ def plain_steps() -> Steps:
         return _or_missing(store, "model", partial(start_model, store, name))
 
     return Steps(
-        ingest, pair, dedupe, sample, card, unseen, model, tokenize, reference, train, evaluate, publish, gated
-    )
+        ingest, pair, dedupe, sample, card, unseen, model, tokenize, reference, train, evaluate, publish, generate,
+        judge, benchmark, results, gated,
+    )  # fmt: skip
 
 
 def _or_missing(store: Store, stage: str, made: Callable[[], Manifest]) -> Manifest:

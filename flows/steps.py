@@ -34,6 +34,10 @@ RETRIES: Final[dict[str, list[float]]] = {
     "train": [60, 300],
     "evaluate": [10, 60],
     "publish": [5],
+    "generate": [10, 60],
+    "judge": [30, 120],
+    "benchmark": [10, 60],
+    "results": [5],
 }
 
 
@@ -126,6 +130,10 @@ def prefect_steps() -> Steps:
         train=called("train", plain.train),
         evaluate=called("evaluate", plain.evaluate),
         publish=called("publish", plain.publish),
+        generate=called("generate", plain.generate),
+        judge=called("judge", plain.judge),
+        benchmark=called("benchmark", plain.benchmark),
+        results=called("results", plain.results),
         gate=gated,
     )
 

@@ -19,7 +19,13 @@ LOOK_EVERY: Final = 5.0  # seconds
 STEP_EVERY: Final = 30.0  # seconds between two lines on steps
 LINES_AT_ONCE: Final = 20  # of what the ranks print, each time that is looked at
 TAIL: Final = 200
-_LOGS: Final = {"train": ("train.log",), "reference": ("scoring/score.log",), "evaluate": ("scoring/score.log",)}
+_LOGS: Final = {
+    "train": ("train.log",),
+    "reference": ("scoring/score.log",),
+    "evaluate": ("scoring/score.log",),
+    "generate": ("generation/generate.log",),
+    "benchmark": ("benchmark/benchmark.log",),
+}
 
 
 @contextmanager

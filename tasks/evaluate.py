@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 import polars as pl
 from pydantic import Field, PositiveInt
 
+from tasks.benchmark import BenchmarkConfig
 from tasks.config import StageConfig
+from tasks.generate import GenerateConfig
 from tasks.held_out import check_pairs, facts_of, joined, token_lengths
 from tasks.ingest import SourceConfig
 from tasks.manifest import Manifest
@@ -29,8 +31,8 @@ VERSION = 2  # bump when the bytes this stage writes would change
 class EvaluateConfig(StageConfig):
     """How the tuned model is judged."""
 
-    # Where held-out pairs come from is told by the manifests that are handed in.
-    incidental: ClassVar[frozenset[str]] = frozenset({"sources", "held_out"})
+    # Where held-out pairs come from is told by the manifests that are handed in; the others are stages of their own.
+    incidental: ClassVar[frozenset[str]] = frozenset({"sources", "held_out", "generate", "benchmarks"})
 
     bootstrap: PositiveInt = 1000
     """Resamples of questions behind each interval."""
@@ -38,6 +40,10 @@ class EvaluateConfig(StageConfig):
     """Held-out pairs from elsewhere, in place of the sample's own. Pairs of questions trained on are left out."""
     held_out: PositiveInt = 2_000
     """Pairs that are drawn from `sources`; fewer where there are no more."""
+    generate: GenerateConfig | None = None
+    """What start and tuned model are asked to write, and who judges it; null = nothing."""
+    benchmarks: BenchmarkConfig | None = None
+    """What both are examined in by lm-eval; null = nothing."""
 
 
 def evaluate(

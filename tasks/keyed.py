@@ -12,7 +12,7 @@ from typing import Literal
 import polars as pl
 import xxhash
 
-Purpose = Literal["cap", "held_out", "keeper", "sample", "demo", "bootstrap", "check"]
+Purpose = Literal["cap", "held_out", "keeper", "sample", "demo", "bootstrap", "check", "generate"]
 
 
 def keyed_rank(seed: int, purpose: Purpose, name: str) -> int:

@@ -72,15 +72,16 @@ def fit(feature: FloatArray, right: FloatArray, weights: FloatArray, start: Fit 
 
 
 def length_controlled(
-    right: npt.NDArray[np.bool_], gap: FloatArray, units: IntArray, *, times: int, seed: int
+    right: npt.NDArray[np.bool_] | FloatArray, gap: FloatArray, units: IntArray, *, times: int, seed: int
 ) -> Controlled:
     """The accuracy at gap 0 with its interval over resampled questions.
 
-    `right` (P,) is strict; `gap` (P,) is chosen minus rejected completion tokens.
+    `right` (P,) is strict, or a share where a pair was judged more than once; `gap` (P,) is chosen minus rejected
+    completion tokens.
     """
     hits = right.astype(np.float64)
     if len(hits) == 0 or hits.min() == hits.max():
-        verdict = "right" if len(hits) and hits[0] == 1.0 else "wrong"
+        verdict = "wrong" if len(hits) == 0 else {1.0: "right", 0.0: "wrong"}.get(float(hits[0]), "alike")
         return Controlled(Estimate(None, None, None), None, f"all pairs are {verdict}: there is nothing to regress on")
     feature = length_feature(gap)
     whole = fit(feature, hits, np.ones_like(hits))

@@ -4,15 +4,16 @@ in   Story (tasks/story.py)
 out  text; every name from outside is escaped
 """
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import yaml
 
 from tasks.escaping import as_markdown
 from tasks.figures import NOTHING, accuracy_table, further_numbers, interval, markdown_table, number, percent, words
+from tasks.further_tables import FurtherTable, further_tables
 from tasks.hyperparameters import hyperparameters
 from tasks.licences import hub_licenses
+from tasks.model_index import index_results
 from tasks.rewards import FORMULAS
 from tasks.story import Source, Story, Told
 from tasks.template import ASSISTANT, USER
@@ -28,6 +29,7 @@ def model_card(story: Story, *, picture: bool) -> str:
         f"# {as_markdown(story.name)}\n",
         _introduction(story),
         "## Results\n\n" + _results(story, picture),
+        *_further(story),
         "## How to use\n\n" + _usage(story),
         "## Training\n\n" + hyperparameters(story),
         "## Data\n\n" + _data(story),
@@ -54,41 +56,9 @@ def _metadata(story: Story) -> str:
     found["training_data_license"] = hub_licenses(name for name, _, _ in story.summary.licenses)
     found["tags"] = ["dpo", "preference-tuning", "stack-exchange", "prefstack"]
     if story.evaluated:
-        found["model-index"] = [{"name": story.name, "results": [_model_index(story)]}]
+        found["model-index"] = [{"name": story.name, "results": index_results(story)}]
     dumped: str = yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=1000)
     return dumped
-
-
-def _model_index(story: Story) -> dict[str, Any]:
-    found = story.metrics
-    named = {
-        "accuracy": "Accuracy of the implicit reward, held-out pairs",
-        "length_controlled_accuracy": "The same at equal length of both answers",
-        "length_baseline_accuracy": "Baseline: always the longer answer",
-        "margin": "Mean margin",
-        "loss": "Mean DPO loss",
-    }
-    return {
-        "task": {"type": "preference-ranking", "name": "Preference between two answers"},
-        "dataset": {
-            "type": "stack-exchange-pairs",
-            "name": f"Stack Exchange, {found['pairs']} held-out pairs of {found['questions']} questions",
-            "split": "held_out",
-        },
-        "metrics": [
-            {"type": kind, "name": label, "value": round(found[kind], 6), **_ends(found, kind)}
-            for kind, label in named.items()
-            if found[kind] is not None
-        ],
-    }
-
-
-def _ends(found: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The 95 % interval of a metric, as its `args`: the one place that the form has for it."""
-    line = found["baselines"]["longer"] if kind == "length_baseline_accuracy" else found
-    name = "" if kind == "length_baseline_accuracy" else f"{kind}_"
-    low, high = line[f"{name}low"], line[f"{name}high"]
-    return {} if low is None else {"args": {"level": 0.95, "low": round(low, 6), "high": round(high, 6)}}
 
 
 def _introduction(story: Story) -> str:
@@ -129,6 +99,21 @@ def _results(story: Story, picture: bool) -> str:
     notes = [*findings(found), *found["warnings"]]
     if notes:
         said += "\n" + "".join(f"- **Note:** {as_markdown(note)}\n" for note in notes)
+    return said
+
+
+def _further(story: Story) -> list[str]:
+    """A section for each evaluation beside that on held-out pairs."""
+    return [f"## {table.title}\n\n{further_markdown(table)}" for table in further_tables(story.metrics)]
+
+
+def further_markdown(table: FurtherTable) -> str:
+    """One evaluation as Markdown, without its title."""
+    said = as_markdown(table.remark) + "\n"
+    for head, rows in table.parts:
+        said += "\n" + markdown_table(tuple(head), [tuple(as_markdown(cell) for cell in row) for row in rows])
+    if table.warnings:
+        said += "\n" + "".join(f"- **Note:** {as_markdown(warning)}\n" for warning in table.warnings)
     return said
 
 

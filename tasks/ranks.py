@@ -9,10 +9,12 @@ from training.failures import RanksFailed
 from training.launch import STALL_SECONDS, launch
 from training.status import Outcome
 
+Program = Literal["training.run", "training.score", "training.generate", "training.benchmark"]
+
 
 def run_ranks(
-    work: Workspace, module: Literal["training.run", "training.score"], job: Path, folder: Path, *, ranks: int,
-    log_file: Path, stall_seconds: float = STALL_SECONDS,
+    work: Workspace, module: Program, job: Path, folder: Path, *, ranks: int, log_file: Path,
+    stall_seconds: float = STALL_SECONDS,
 ) -> Outcome:  # fmt: skip
     """Run the job on `ranks` processes, show how far they are, and return what rank 0 says at the end.
 

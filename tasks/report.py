@@ -23,7 +23,8 @@ from tasks.figures import (
     setting,
     words,
 )
-from tasks.report_examples import shown_examples
+from tasks.further_tables import further_tables
+from tasks.report_examples import shown_answers, shown_examples
 from tasks.rewards import FORMULAS
 from tasks.story import Source, Story
 from tasks.verdict import findings, waived
@@ -43,6 +44,7 @@ def report(story: Story, plots: Sequence[Path]) -> str:
     css = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     sections = [
         ("results", "Results", _results(story, pictures)),
+        *_further(story),
         ("training", "Training", _training(story, pictures)),
         ("data", "Data", _data(story) + _figures(pictures, DATA)),
         ("examples", "Examples", shown_examples(story.examples)),
@@ -107,6 +109,20 @@ def _results(story: Story, pictures: Mapping[str, Path]) -> str:
     numbers += _table(("further numbers", "value", "95 % interval or remark"), _escaped(further_numbers(found)))
     said += _figures(pictures, RESULTS[:1], "one") + _folded("All numbers", numbers)
     return said + _figures(pictures, RESULTS[1:])
+
+
+def _further(story: Story) -> list[tuple[str, str, str]]:
+    """A section for each evaluation beside that on held-out pairs."""
+    sections = []
+    for table in further_tables(story.metrics):
+        said = "".join(f'<p class="warn">{as_html(warning)}</p>' for warning in table.warnings)
+        said += f'<p class="soft">{as_html(table.remark)}</p>'
+        for head, rows in table.parts:
+            said += _table(head, _escaped(rows))
+        if table.anchor == "generation":
+            said += shown_answers(story.answers)
+        sections.append((table.anchor, table.title, said))
+    return sections
 
 
 def _training(story: Story, pictures: Mapping[str, Path]) -> str:

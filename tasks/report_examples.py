@@ -1,6 +1,6 @@
-"""The examples of the report: held-out pairs with what the model makes of them, every text escaped.
+"""The examples of the report: held-out pairs with what the model makes of them, and answers side by side; all escaped.
 
-in   Example (tasks/story.py)
+in   Example, Answered (tasks/story.py)
 out  HTML
 """
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tasks.attribution import author_url, post_url
 from tasks.escaping import as_html, excerpt, one_line
-from tasks.story import Example
+from tasks.story import Answered, Example
 
 SHOWN: Final = 3000  # characters of a text
 
@@ -31,6 +31,29 @@ def _example(example: Example) -> str:
     return (
         f"<article><p><b>{right}</b>, margin {example.margin:.3f}, {as_html(example.why)}<br>"
         f"<code>{as_html(pair['pair_id'])}</code></p>"
+        f"<div><b>Question</b> {_credit(pair, 'question')}{_text(pair['prompt'])}</div>"
+        f'<div class="sides">{sides}</div></article>'
+    )
+
+
+def shown_answers(answers: Sequence[Answered]) -> str:
+    """What both models write, one question below the other; nothing where neither was asked."""
+    if not answers:
+        return ""
+    said = "<h3>Side by side</h3>" + '<p class="soft">Greedy answers to held-out questions, as they were drawn.</p>'
+    return said + "".join(map(_answered, answers))
+
+
+def _answered(answered: Answered) -> str:
+    pair = answered.pair
+    sides = "".join(
+        f'<div class="{kind}"><b>{title}</b>{_text(text) if text.strip() else "<p>No text.</p>"}</div>'
+        for kind, title, text in (
+            ("rejected", "Start model", answered.start), ("chosen", "Tuned model", answered.tuned),
+        )
+    )  # fmt: skip
+    return (
+        f"<article><p><code>{as_html(pair['pair_id'])}</code></p>"
         f"<div><b>Question</b> {_credit(pair, 'question')}{_text(pair['prompt'])}</div>"
         f'<div class="sides">{sides}</div></article>'
     )

@@ -25,7 +25,10 @@ from tasks.manifest import MANIFEST, InputRecord, Manifest, StoredFile, canonica
 from tasks.provenance import provenance
 
 # The stage that a folder belongs to in the eyes of the user, where its name differs.
-PART_OF: Final = {"source": "ingest", "card": "sample", "unseen": "evaluate"}
+PART_OF: Final = {
+    "source": "ingest", "card": "sample", "unseen": "evaluate", "generate": "evaluate", "judge": "evaluate",
+    "benchmark": "evaluate", "results": "evaluate",
+}  # fmt: skip
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 

@@ -23,6 +23,7 @@ from tasks.manifest import Manifest
 HUB_NAMES: Final = {"smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 EXAMPLE_COUNT: Final = 6
+ANSWER_COUNT: Final = 8
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ class DataStory:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A held-out question and what both models answer to it."""
+
+    pair: dict[str, Any]
+    """tasks/pairs.py; `chosen` is what people voted up."""
+    start: str
+    tuned: str
+
+
+@dataclass(frozen=True)
 class Story:
     """Everything that the cards and the report say."""
 
@@ -94,6 +105,8 @@ class Story:
     metrics: dict[str, Any]
     summary: Summary
     examples: list[Example]
+    answers: list[Answered]
+    """Greedy answers side by side; empty where the recipe asked for none."""
     training: pl.DataFrame
     """metrics.jsonl: one row an optimizer step."""
     posts: pl.DataFrame
@@ -138,6 +151,7 @@ def gather(
         metrics=json.loads(stages["evaluate"].path("metrics.json").read_text(encoding="utf-8")),
         summary=summarize(pairs, lengths, posts),
         examples=_examples(stages["evaluate"].path("rows.parquet"), judged.path("held_out.parquet")),
+        answers=_answers(stages.get("generate"), judged.path("held_out.parquet")),
         training=_training(stages["train"].path("metrics.jsonl")),
         posts=posts,
         train_ids=sorted(lengths.get_column("pair_id").to_list()),
@@ -194,3 +208,17 @@ def _examples(rows: Path, held_out: Path) -> list[Example]:
     texts = pl.scan_parquet(held_out).filter(pl.col("pair_id").is_in(list(chosen))).collect()
     by_id = {row["pair_id"]: row for row in texts.to_dicts()}
     return [Example(by_id[pair_id], *chosen[pair_id]) for pair_id in chosen if pair_id in by_id]
+
+
+def _answers(generated: Manifest | None, held_out: Path) -> list[Answered]:
+    """The first questions as they were drawn, answered greedily."""
+    if generated is None:
+        return []
+    greedy = pl.read_parquet(generated.path("generations.parquet")).filter(mode="greedy")
+    by_model = {
+        model: dict(greedy.filter(model=model).select("pair_id", "text").rows()) for model in ("start", "tuned")
+    }
+    shown = list(by_model["start"])[:ANSWER_COUNT]
+    texts = pl.scan_parquet(held_out).filter(pl.col("pair_id").is_in(shown)).collect()
+    pairs = {row["pair_id"]: row for row in texts.to_dicts()}
+    return [Answered(pairs[key], by_model["start"][key], by_model["tuned"][key]) for key in shown if key in pairs]

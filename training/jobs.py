@@ -1,13 +1,15 @@
 """What the ranks are asked to do, as JSON files: the boundary between the processes is a boundary of files.
 
-python -m training.run JOB.json      a TrainJob
-python -m training.score JOB.json    a ScoreJob
+python -m training.run JOB.json         a TrainJob
+python -m training.score JOB.json       a ScoreJob
+python -m training.generate JOB.json    a GenerateJob
+python -m training.benchmark JOB.json   a BenchmarkJob
 """
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -110,6 +112,114 @@ class ScoreJob:
             return cls(Path(raw["model"]), sets, Path(raw["folder"]), raw["precision"], raw["tokens_per_pack"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrainerError("recipe", f"{path} is not a scoring job: {error}") from error
+
+
+Mode = Literal["greedy", "sampled"]
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """Prompts that one model answers together."""
+
+    model: str
+    """Its name in the job's `models`."""
+    mode: Mode
+    numbers: tuple[int, ...]
+    """Places of the prompts in the job's file."""
+
+
+@dataclass(frozen=True)
+class GenerateJob:
+    """One generation: answers of models to prompts."""
+
+    models: dict[str, Path]
+    """Name and folder of each."""
+    prompts: Path
+    """JSON: a list of `{"key", "ids"}`; the key names the prompt's randomness and stands in errors."""
+    batches: tuple[AnswerBatch, ...]
+    parts: Path
+    """Folder for part files: a JSON list of `{"model", "mode", "number", "ids", "stopped"}` a batch."""
+    folder: Path
+    """What training/status.py writes."""
+    precision: Precision
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    end: int
+    """Id of EOS."""
+
+    def write(self, path: Path) -> None:
+        """Write the job as JSON."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "GenerateJob":
+        """The job in `path`; TrainerError of kind `recipe` when it is not one."""
+        raw = _read(path)
+        try:
+            return cls(
+                models={name: Path(folder) for name, folder in raw["models"].items()}, prompts=Path(raw["prompts"]),
+                batches=tuple(
+                    AnswerBatch(one["model"], one["mode"], tuple(one["numbers"])) for one in raw["batches"]
+                ),
+                parts=Path(raw["parts"]), folder=Path(raw["folder"]), precision=raw["precision"],
+                max_new_tokens=int(raw["max_new_tokens"]), temperature=float(raw["temperature"]),
+                top_p=float(raw["top_p"]), seed=int(raw["seed"]), end=int(raw["end"]),
+            )  # fmt: skip
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise TrainerError("recipe", f"{path} is not a generation job: {error}") from error
+
+
+@dataclass(frozen=True)
+class BenchmarkTask:
+    """One benchmark as lm-eval knows it."""
+
+    name: str
+    """Of the part file."""
+    task: str
+    shots: int | None
+    metric: str | None
+    """Key in lm-eval's results, such as `acc,none`; None for the task's first."""
+    items: int | None
+    """Drawn with Python's seed 42 from each task; None for all."""
+
+
+@dataclass(frozen=True)
+class BenchmarkJob:
+    """Benchmarks of one model."""
+
+    model: Path
+    tasks: tuple[BenchmarkTask, ...]
+    parts: Path
+    """Folder for one JSON file a benchmark."""
+    folder: Path
+    """What training/status.py writes."""
+    include: Path | None
+    """Folder of further tasks."""
+    precision: Precision
+    limit: int | None
+    """First items of each task that are asked; None for all."""
+    batch_size: int
+    run_code: bool
+
+    def write(self, path: Path) -> None:
+        """Write the job as JSON."""
+        _write(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "BenchmarkJob":
+        """The job in `path`; TrainerError of kind `recipe` when it is not one."""
+        raw = _read(path)
+        try:
+            return cls(
+                model=Path(raw["model"]), tasks=tuple(BenchmarkTask(**one) for one in raw["tasks"]),
+                parts=Path(raw["parts"]), folder=Path(raw["folder"]),
+                include=None if raw["include"] is None else Path(raw["include"]), precision=raw["precision"],
+                limit=raw["limit"], batch_size=int(raw["batch_size"]), run_code=bool(raw["run_code"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainerError("recipe", f"{path} is not a benchmark job: {error}") from error
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from flows.recipe import load_recipe
 from flows.runs import follow, open_run, store_of
 from flows.stages import all_stages, plain_steps
 from tasks.errors import RecipeError
+from tasks.manifest import Manifest
 from tasks.sources.download import download_folder
 
 RECIPE = """\
@@ -133,6 +134,27 @@ def test_a_download_that_no_kept_recipe_names_goes_and_one_that_is_being_fetched
 def one_archive(work_dir: Path) -> Path:
     (archive,) = (work_dir / "demo-site").rglob("*.7z")
     return archive
+
+
+def test_what_the_models_were_asked_of_late_stays_unfinished_as_it_is(work_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "asking.yaml"
+    more = "evaluate: {generate: {prompts: 4, judge: {url: 'http://127.0.0.1:1', model: wise}}}\n"
+    path.write_text(RECIPE.format(work_dir=work_dir, pairs=2, size=16) + more)
+    recipe = load_recipe(str(path))
+    run = open_run("asking", recipe)
+    follow(run, all_stages(plain_steps(), store_of(recipe, "asking", []), recipe), "sample")
+    planned: list[str] = []
+    noted = replace(plain_steps(), judge=lambda *given: _named(plain_steps().judge(*given), planned))
+    list(all_stages(noted, replace(store_of(recipe, "asking", []), plan=True), recipe))
+    begun = work_dir / "partial" / planned[0]
+    begun.mkdir(parents=True)
+    collect(work_dir, 3, True, silent)
+    assert planned[0].startswith("judge-") and begun.is_dir()
+
+
+def _named(manifest: Manifest, names: list[str]) -> Manifest:
+    names.append(manifest.folder.name)
+    return manifest
 
 
 def test_a_folder_whose_lock_is_held_is_left(work_dir: Path) -> None:

@@ -35,6 +35,21 @@ def test_a_section_that_may_be_null_is_set_key_by_key_or_as_a_whole() -> None:
         load_recipe("demo", ["train.lora.rnk=8"])
 
 
+def test_a_section_that_is_null_can_be_filled_key_by_key_and_names_no_result_of_others() -> None:
+    plain = load_recipe("demo", ["evaluate.generate=null"])
+    asked = load_recipe(
+        "demo",
+        ["evaluate.generate.prompts=3", "evaluate.generate.judge={url: 'http://127.0.0.1:8000/v1', model: wise}",
+         "evaluate.benchmarks.tasks=[gsm8k]"],
+    )  # fmt: skip
+    assert plain.evaluate.generate is None and plain.evaluate.benchmarks is None
+    assert asked.evaluate.generate is not None and asked.evaluate.generate.prompts == 3
+    assert asked.evaluate.generate.judge is not None and asked.evaluate.generate.judge.mode == "greedy"
+    # Held-out pairs that are scored stay scored when more is asked of the models, or their answers judged anew.
+    assert plain.evaluate.identity() == asked.evaluate.identity()
+    assert "judge" not in asked.evaluate.generate.identity()
+
+
 def test_a_learning_rate_without_a_point_is_a_number_and_not_a_string() -> None:
     assert load_recipe("demo", ["train.learning_rate=5e-7"]).train.learning_rate == 5e-7
 
@@ -52,6 +67,9 @@ def test_a_learning_rate_without_a_point_is_a_number_and_not_a_string() -> None:
         ("sample.size=[1", "is not YAML"),
         ("reference.precision=bf16", "leave reference.precision null"),
         ("train.betas=[0.9]", "is not known"),
+        ("evaluate.generate.promts=3", "did you mean 'evaluate.generate.prompts'?"),
+        ("evaluate.generate.judge.url=ftp://x", "recipe key 'evaluate.generate.judge.url' is 'ftp://x': string should"),
+        ("evaluate.benchmarks.task=[mmlu]", "did you mean 'evaluate.benchmarks.tasks'?"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(override: str, said: str) -> None:

@@ -57,9 +57,14 @@ def test_a_run_is_reused_whole_retraced_and_rebuilt_exactly_where_a_setting_bear
         shell.run("run", str(tiny_recipe), "--json", "--set", "train.save_every=1", "--set", "price=2").out
     )
     assert all(entry["reused"] for entry in same["stages"].values())
-    other = json.loads(shell.run("run", str(tiny_recipe), "--json", "--set", "train.learning_rate=5e-4").out)
+    asked = ("--set", "evaluate.generate.prompts=2", "--set", "evaluate.generate.max_new_tokens=6")
+    other = json.loads(shell.run("run", str(tiny_recipe), "--json", "--set", "train.learning_rate=5e-4", *asked).out)
     rebuilt = [stage for stage, entry in other["stages"].items() if not entry["reused"]]
     assert rebuilt == ["train", "evaluate", "publish"]
+    assert other["metrics"]["generation"]["prompts"] == 2
+    assert other["stages"]["evaluate"]["counts"]["generate.answers"] == 8
+    page = (Path(other["stages"]["publish"]["folder"]) / "report.html").read_text()
+    assert "Side by side" in page
 
     # A pair can be followed back to its posts.
     pair_id = (Path(first["stages"]["publish"]["folder"]) / "train_pair_ids.txt").read_text().split("\n")[0]

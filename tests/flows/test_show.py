@@ -1,0 +1,23 @@
+"""What `prefstack show` prints of what else the models were asked."""
+
+from typing import Any
+
+from flows.show import run_text
+from tasks.answers import no_answers
+
+JUDGED: dict[str, Any] = {
+    "reason": None, "model": "[red]judge[/]", "questions": 9, "win_rate": 0.75, "win_rate_low": 0.5,
+    "win_rate_high": 0.9, "length_controlled_win_rate": None, "length_controlled_win_rate_low": None,
+    "length_controlled_win_rate_high": None, "wins": 6, "losses": 2, "ties": 0, "inconsistent": 1, "unread": 0,
+    "first_named": 0.5, "tuned_longer": 0.25, "warnings": ["[b]Doubt it."],
+}  # fmt: skip
+
+
+def test_the_other_evaluations_stand_below_and_no_text_of_them_is_markup() -> None:
+    metrics = {"judge": JUDGED, "generation": no_answers("[bold]no moon")}
+    run = {"run": "r", "stages": {}, "metrics": metrics, "model": None, "error": None}
+    said = run_text(run, None)
+    assert "Nothing was generated: [bold]no moon." in said
+    assert "note: [b]Doubt it." in said
+    (line,) = (line for line in said.splitlines() if "win rate of the tuned model" in line)
+    assert "75.0 %" in line and "50.0 to 90.0 %" in line
