@@ -110,6 +110,8 @@ def training_stages(
     judged = steps.gate(store, judged, evaluated.check())
     made = {"model": model, "train": trained, "tokenize": judges.tokens, "held_out": judges.pairs}
     judged, parts = further_evaluations(steps, store, recipe, made, judged)
+    if parts:  # a benchmark that was hurt is seen only now; rows that cannot be had to stop the run before
+        judged = steps.gate(store, judged, evaluated.check())
     yield "evaluate", [judged]
     stages = data | {
         "model": model, "tokenize": tokens, "reference": scored, "train": trained, "evaluate": judged,
