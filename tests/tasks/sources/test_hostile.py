@@ -166,6 +166,14 @@ def test_a_million_references_to_no_character_cost_one_row(ingest_rows: Callable
     assert found.skipped() == {"bad_character": 1}
 
 
+@pytest.mark.parametrize("reference", ["&#" + "0" * 10_000 + "65;", "&#x" + "0" * 10_000 + "41;"])
+def test_a_reference_of_thousands_of_digits_is_the_character_it_names(
+    ingest_rows: Callable[..., Any], reference: str
+) -> None:
+    found = ingest_rows(f"<posts>{QUESTION.replace('Why?', reference)}{ANSWER}</posts>".encode())
+    assert found.posts.sort("id")["body"].to_list() == ["A", "So."]
+
+
 @pytest.mark.parametrize("piece", [1, 7, 64, 8 << 20])
 def test_markup_is_blanked_wherever_the_file_is_cut(piece: int) -> None:
     data = b'<a><!-- <row /> -->\r\n<?p <row /> ?><b x="1" /><![CDATA[ <row /> ]]></a><!---->'
