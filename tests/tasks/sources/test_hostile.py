@@ -199,6 +199,15 @@ def test_counts_add_up_where_numbers_are_none(ingest_rows: Callable[..., Any]) -
     assert found.ids == [101]  # of them all only the score -1 is a number where it stands
 
 
+def test_places_of_orphans_are_their_lines(ingest_rows: Callable[..., Any]) -> None:
+    # Counting the lines from the beginning again for each took a quarter of an hour for 300,000.
+    orphans = "\n".join(
+        ANSWER.replace(' Id="2"', f' Id="{number}"').replace('d="1"', 'd="9"') for number in range(2, 5)
+    )
+    found = ingest_rows(f"<posts>\n{QUESTION}\n{orphans}\n</posts>".encode())
+    assert found.dropped["place"].to_list() == ["line 3", "line 4", "line 5"]
+
+
 # HTML
 
 OUTSIZED = {  # what no editor makes, and what converting it took
