@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from tasks.errors import InputError
@@ -173,13 +174,14 @@ def _write_faults(posts: Parts, removed: pl.DataFrame, path: Path) -> None:
 
 def _with_lines(late: pl.DataFrame, found: Cut, number: int) -> pl.DataFrame:
     """Rows removed after the whole file was read, with their line within the range."""
-    lines = []
+    lines = np.empty(0, dtype=np.int64)
     if late.height:
         start, end = found.ranges[number]
         with open(found.path, "rb") as handle:
             handle.seek(start)
             data = handle.read(end - start)
-        lines = [data.count(b"\n", 0, offset - start) for offset in late["offset"]]
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+        lines = np.searchsorted(ends, late["offset"].to_numpy() - start)
     return late.select(
         pair_id=pl.lit(None, pl.String), reason="reason", place=pl.lit(None, pl.String), post_id="post_id",
         value=pl.lit(None, pl.String),

@@ -242,6 +242,7 @@ def _unescaped(value: bytes) -> str:
         hexadecimal, decimal = found.groups()
         if hexadecimal is None and decimal is None:
             return _USUAL[found[0].decode()].encode()
-        return chr(int(hexadecimal, 16) if hexadecimal else int(decimal)).encode()
+        digits = (hexadecimal or decimal).lstrip(b"0")  # Python refuses to read thousands of them
+        return chr(int(digits, 16 if hexadecimal else 10)).encode()
 
     return REFERENCE.sub(character, re.sub(rb"\r\n|[\t\r\n]", b" ", value)).decode()
