@@ -112,6 +112,10 @@ def refuses(*_: Any) -> Tensor:
     raise RuntimeError("no kernel image is available for execution on the device\nmore of it")
 
 
+def loses(*given: Any) -> Tensor:
+    return kernels.torch_varlen(*given) * torch.nan
+
+
 def aligned_to_the_start(
     query: Tensor, key: Tensor, value: Tensor, varlen: kernels.Varlen, scaling: float, window: int | None
 ) -> Tensor:
@@ -134,7 +138,7 @@ def test_the_first_kernel_that_works_and_is_right_is_taken_and_the_others_are_sa
     caplog.set_level("INFO")
     monkeypatch.setattr(kernels, "varlen_attn", flash_by_hand)
     heads, device = kernels.Heads(HEADS, KEY_HEADS, SIZE), torch.device("cpu")
-    ways = {"broken": refuses, "old": aligned_to_the_start, "torch": kernels.torch_varlen}
+    ways = {"broken": refuses, "old": aligned_to_the_start, "lost": loses, "torch": kernels.torch_varlen}
     monkeypatch.setattr(kernels, "KERNELS", ways)
     for dtype in (torch.bfloat16, torch.float64):
         for without_gradients in (False, True):
@@ -144,6 +148,7 @@ def test_the_first_kernel_that_works_and_is_right_is_taken_and_the_others_are_sa
     said = "\n".join(caplog.messages)
     assert "attention kernel broken is not used: no kernel image is available for execution on the device" in said
     assert "attention kernel old is not used: it does not give what plain attention gives" in said
+    assert "attention kernel lost is not used: it does not give what plain attention gives" in said
     assert "attention kernel torch is used" in said
 
     monkeypatch.setattr(kernels, "KERNELS", {"broken": refuses, "old": aligned_to_the_start})
