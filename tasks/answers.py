@@ -18,13 +18,13 @@ from tasks.statistics import Estimate, FloatArray, Ratio, bootstrap, mean
 
 ANSWERS_SCHEMA: Final = pl.Schema(
     {
-        "pair_id": pl.String,  # the pair whose question was asked
-        "model": pl.String,  # start or tuned
-        "mode": pl.String,  # greedy or sampled
-        "text": pl.String,
-        "tokens": pl.Int64,  # with the EOS of an answer that stopped
-        "stopped": pl.Boolean,  # by EOS, before evaluate.generate.max_new_tokens
-        "ids": pl.List(pl.Int32),
+        "pair_id": pl.String(),  # the pair whose question was asked
+        "model": pl.String(),  # start or tuned
+        "mode": pl.String(),  # greedy or sampled
+        "text": pl.String(),
+        "tokens": pl.Int64(),  # with the EOS of an answer that stopped
+        "stopped": pl.Boolean(),  # by EOS, before evaluate.generate.max_new_tokens
+        "ids": pl.List(pl.Int32()),
     }
 )
 
@@ -88,7 +88,7 @@ def answer_measures(answers: pl.DataFrame, *, times: int, seed: int) -> dict[str
         modes[mode] = {
             name: {side: found[f"{name}.{side}"].named("value") for side in ("start", "tuned", "difference")}
             for name in MEASURES
-        } | {"same_text": float((texts[0] == texts[1]).mean() or 0.0)}
+        } | {"same_text": (texts[0] == texts[1]).sum() / max(1, len(texts[0]))}
     made = {
         "reason": None,
         "prompts": answers["pair_id"].n_unique(),

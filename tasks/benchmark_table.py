@@ -92,9 +92,11 @@ def standard_error(values: FloatArray) -> float | None:
 def _beside_published(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Percent by category: the paper's rows, and the mean of ours where all that is ours is measured as theirs."""
     columns = [*CATEGORIES, "average"]
-    rows = {name: dict(zip(columns, row, strict=True)) for name, row in PUBLISHED.items()}
+    rows: dict[str, dict[str, float | None]] = {
+        name: dict(zip(columns, row, strict=True)) for name, row in PUBLISHED.items()
+    }
     for side, model in (("before", "start"), ("after", "tuned")):
-        means = {}
+        means: dict[str, float | None] = {}
         for category in CATEGORIES:
             same = [100 * one[side] for one in tasks if one["category"] == category and one["as_published"]]
             whole = sum(one.category == category and (one.same or one.task is None) for one in SUITE)

@@ -125,7 +125,7 @@ def condensed(said: Mapping[str, Any], task: BenchmarkTask) -> dict[str, Any]:
     scores = said["results"][task.task]
     metrics = [key for key in scores if "," in key and "_stderr," not in key]
     metric = task.metric or (metrics[0] if metrics else None)
-    if metric not in metrics:
+    if metric is None or metric not in metrics:
         raise TrainerError(
             "recipe", f"benchmark {task.name}: lm-eval gives no {metric or 'metric'}; it has {', '.join(metrics)}"
         )

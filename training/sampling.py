@@ -18,7 +18,7 @@ from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWar
 from training.status import TrainerError
 
 
-class KeyedSampling(LogitsProcessor):
+class KeyedSampling(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
     """Logits whose largest is a draw from softmax(logits / temperature) among the likeliest `top_p` of them."""
 
     def __init__(self, keys: Sequence[str], *, seed: int, temperature: float, top_p: float) -> None:
@@ -39,7 +39,7 @@ class KeyedSampling(LogitsProcessor):
         return warped_BV + gumbel_BV.to(scores.device)
 
 
-class Finite(LogitsProcessor):
+class Finite(LogitsProcessor):  # type: ignore[misc]
     """The logits unchanged; TrainerError of kind `nonfinite` that names the prompt where they are no numbers."""
 
     def __init__(self, keys: Sequence[str]) -> None:
