@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tasks.keyed import keyed_rank
@@ -107,5 +107,6 @@ def test_the_beginning_decides_and_a_prompt_of_signs_is_itself() -> None:
 
 @given(prompt=st.text(min_size=1), more=st.text(" \t\n*_>#`~|-", max_size=5))
 def test_signs_around_a_prompt_change_nothing_that_it_says(prompt: str, more: str) -> None:
+    assume("<" not in prompt or ">" not in more)  # together they may be a tag, which says nothing: <A is said, <A> not
     if any(letter.isalnum() for letter in said(prompt)):
         assert said(f"{more}{prompt}{more}") == said(prompt)
