@@ -90,16 +90,16 @@ def test_swapping_both_sides_changes_the_sign_of_the_margin(rows: list[tuple[flo
     torch.testing.assert_close(behind - ahead, z, rtol=1e-9, atol=1e-9)
 
 
-class _Scored:
+class _Scored(torch.nn.Module):
     """A model in the eyes of TRL's loss: it answers with log-probs that were made up."""
 
-    training = True
     is_gradient_checkpointing = False
 
     def __init__(self, per_token: Tensor):
+        super().__init__()
         self.per_token = per_token
 
-    def __call__(self, **_given: object) -> FusedCausalLMOutput:
+    def forward(self, **_given: object) -> FusedCausalLMOutput:
         zeros = torch.zeros_like(self.per_token)
         return FusedCausalLMOutput(
             log_probs=self.per_token, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool(), log_sum_sq_probs=zeros
