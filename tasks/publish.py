@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 from pydantic import Field
@@ -22,7 +22,7 @@ from pydantic import Field
 from tasks.attribution import write_attribution
 from tasks.config import StageConfig
 from tasks.data_card import data_card
-from tasks.lineage import in_order, portable
+from tasks.lineage import in_order, portable, source_facts
 from tasks.manifest import Manifest
 from tasks.model_card import PICTURE, model_card
 from tasks.model_folder import check_model_folder
@@ -33,6 +33,7 @@ from tasks.story import Story, gather
 from tasks.story_plots import draw_data, draw_training
 
 VERSION = 2  # bump when the bytes this stage writes would change
+UNSTATED: Final = "other"  # what hubs call a licence that they have no name for
 
 
 class PublishConfig(StageConfig):
@@ -40,8 +41,9 @@ class PublishConfig(StageConfig):
 
     name: str = Field("tulu-v2.5-dpo-13b-stackexchange-60k", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
     """Name of the model in its card."""
-    license: str = "apache-2.0"
-    """Licence of the weights; the data's CC BY-SA is named beside it."""
+    license: str | None = None
+    """Licence of the weights; null = the one that the start model's card states, or `other` where it states none. The
+    data's CC BY-SA is named beside it."""
     require_better: bool = False
     """Whether a model that is not shown to be better than its start is refused (data_checks/better.py says how)."""
     waiver: str | None = Field(None, pattern=r"\S")
@@ -56,9 +58,11 @@ def publish(
 ) -> Manifest:  # fmt: skip
     """The model folder. `stages` has every earlier stage by name; `recipe` is the whole recipe, for the card."""
     shown = portable(recipe)
+    start_license = source_facts(stages["model"]).get("license")
+    license = config.license or start_license or UNSTATED
 
     def build(work: Workspace) -> dict[str, int]:
-        story = gather(stages, sources, config.name, config.license, shown, waiver=config.waiver)
+        story = gather(stages, sources, config.name, license, shown, waiver=config.waiver)
         plots = work.folder / "plots"
         draw_data(plots, story.summary)
         data_plots = sorted(plots.glob("*.png"))
@@ -85,7 +89,7 @@ def publish(
         }  # fmt: skip
 
     inputs = {**stages, **{f"source.{place}": source for place, source in enumerate(in_order(sources))}}
-    return store.stage("publish", VERSION, config.identity() | {"recipe": shown}, inputs, build)
+    return store.stage("publish", VERSION, config.identity() | {"recipe": shown, "license": license}, inputs, build)
 
 
 def _splits(stages: Mapping[str, Manifest], story: Story) -> dict[str, tuple[Path, pl.Series]]:

@@ -189,8 +189,10 @@ def _source(source: Source) -> tuple[str, str, str]:
 
 def _licences(story: Story) -> str:
     rows = [(as_html(name), basis, number(posts)) for name, basis, posts in story.summary.licenses]
+    base = "states no licence" if story.base_license is None else f"states {as_html(story.base_license)}"
     return (
-        f"<p>The weights are under <b>{as_html(story.license)}</b>, within the terms of the start model. The training "
+        f"<p>The weights are under <b>{as_html(story.license)}</b>, within the terms of the start model, "
+        f"{as_html(story.base)}, whose card {base}. The training "
         "text is user content of the Stack Exchange network under CC BY-SA; <code>attribution.csv</code> beside this "
         f"report names all {number(story.posts.height)} posts with author, link and licence.</p>"
         + _table(("licence", "how known", "posts"), rows)

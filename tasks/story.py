@@ -98,6 +98,8 @@ class Story:
     base: str
     """Hub id of the start model, or the name that the recipe has for it."""
     base_revision: str | None
+    base_license: str | None
+    """As its card states it."""
     sources: list[Source]
     steps: list[Step]
     side_counts: dict[str, int]
@@ -145,6 +147,7 @@ def gather(
         recipe=recipe,
         base=base,
         base_revision=revision,
+        base_license=source_facts(stages["model"]).get("license"),
         sources=[source_of(source) for source in in_order(sources)],
         steps=funnel(stages, sources),
         side_counts=side_counts(stages["pair"]),

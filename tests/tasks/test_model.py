@@ -187,6 +187,19 @@ def test_the_tokenizer_of_a_folder_is_exported_with_the_tulu_template(tmp_path: 
     assert loaded("a b").input_ids == Encoder.load(made.path("model")).whole.encode("a b").ids
 
 
+@pytest.mark.parametrize(
+    ("card", "license"),
+    [("---\nlicense: cc-by-nc-4.0\n---\n# A model\n", "cc-by-nc-4.0"), ("# A model\n", None), (None, None),
+     ("---\nlicense: [a, b]\n---\n", None), ("---\nlicense: {\n---\n", None), ("---\n- 1\n---\n", None)],
+)  # fmt: skip
+def test_the_licence_is_the_one_that_the_card_states(card: str | None, license: str | None, tmp_path: Path) -> None:
+    source = tiny_model(tmp_path / "source")
+    if card is not None:
+        (source / "README.md").write_text(card)
+    made = start_model(Store(tmp_path / "work"), str(source))
+    assert made.provenance["source"] == {"folder": "source", "license": license}
+
+
 def test_the_path_of_a_folder_does_not_matter_and_its_bytes_do(tmp_path: Path) -> None:
     store = Store(tmp_path / "work")
     one = start_model(store, str(tiny_model(tmp_path / "one")))
@@ -309,7 +322,9 @@ def test_a_model_in_the_hubs_cache_needs_no_hub(tmp_path: Path, monkeypatch: pyt
     tiny_model(tmp_path / "hub" / "models--org--name" / "snapshots" / commit)
     made = start_model(Store(tmp_path / "work"), f"org/name@{commit}")
     assert contents(made.path("model")) == EXPECTED
-    assert made.provenance["source"] == {"hub": "org/name", "revision": commit, "commit": commit}
+    assert made.provenance["source"] == {
+        "hub": "org/name", "revision": commit, "commit": commit, "license": None,
+    }  # fmt: skip
 
 
 def test_a_missing_wheel_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

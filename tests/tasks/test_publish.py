@@ -104,6 +104,21 @@ def test_the_card_is_one_that_a_hub_reads(made: Manifest) -> None:
     assert "| `learning_rate` | 0.0001 | 5e-07 |" in card.text
 
 
+def test_without_a_licence_in_the_recipe_it_is_the_start_models_or_none_that_a_hub_knows(run: Any) -> None:
+    from huggingface_hub import ModelCard
+
+    def card(stated: str | None) -> Any:
+        model = run.stages["model"]
+        source = {"folder": "start", "license": stated}
+        stages = {**run.stages, "model": model.model_copy(update={"provenance": {"source": source}})}
+        made = publish(run.store, stages, run.sources, PublishConfig(name="tiny-dpo", pairs=False), run.recipe)
+        return ModelCard.load(made.path("model/README.md"))
+
+    stated, unstated = card("cc-by-nc-4.0"), card(None)
+    assert (stated.data.license, unstated.data.license) == ("cc-by-nc-4.0", "other")
+    assert "whose card states cc-by-nc-4.0" in stated.text and "whose card states no licence" in unstated.text
+
+
 def test_attribution_names_every_post_of_every_training_pair(made: Manifest, run: Any) -> None:
     with open(made.path("attribution.csv"), encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
