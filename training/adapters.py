@@ -28,6 +28,13 @@ def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _naming_targets(lora, lambda: peft.inject_adapter_in_model(_settings(peft, lora), model))
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if hasattr(layer, "base_layer"):
+            raise TrainerError(
+                "recipe",
+                f"train.lora.targets is {lora.targets}, which names the embedding or the head: the head reads its"
+                " weights alone, and would not be trained; name linear layers of the blocks, or leave all-linear",
+            )
 
 
 def wrap(model: PreTrainedModel, lora: LoraConfig) -> "PeftModel":

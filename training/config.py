@@ -37,11 +37,12 @@ class TrainConfig(BaseModel):
             "resume",
             "tensorboard",
             "peak_tflops",
+            "max_skipped_in_a_row",  # it ends a training early, and changes none that ends
         }
     )
 
     # Younger than the first trainings: at their defaults they stay out of it too, so that those are found again.
-    later: ClassVar[frozenset[str]] = frozenset({"nonfinite", "max_skipped_in_a_row", "lora"})
+    later: ClassVar[frozenset[str]] = frozenset({"nonfinite", "lora"})
 
     loss: Literal["sigmoid", "dpo_norm", "robust", "ld", "ipo", "ipo_sum", "simpo"] = "sigmoid"
     """What a pair costs: `sigmoid` is DPO on summed log-probs, `dpo_norm` on log-probs averaged over tokens; `robust`

@@ -6,6 +6,7 @@ itself: so tied heads, sharding and the names in the files are those of the star
 writing and reading back, rank 0 does alone.
 """
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class Export:
     rows: Sequence[TokenRow]
     logps: PairLogps
     """What the policy said of `rows` at the end of its training, (rows,) each."""
+    tail_weight: float = 1.0
+    """As in training: with LD-DPO the longer answer's surplus counts less."""
 
     def write(self, folder: Path, *, adapter: Path) -> None:
         """Write the policy to `folder`, an adapter alone to `adapter` as well; load the model again and compare.
@@ -63,10 +66,12 @@ class Export:
         self._compare_logps(read, folder, TOLERANCE["fp32" if model.dtype == torch.float32 else "bf16"])
 
     def _compare_logps(self, read: PreTrainedModel, folder: Path, tolerance: float) -> None:
-        found = _logps(read, self.rows)
+        found = _logps(read, self.rows, self.tail_weight)
         for at, row in enumerate(self.rows):
             for side, tokens in (("chosen", len(row.chosen_ids)), ("rejected", len(row.rejected_ids))):
                 trained, exported = (float(getattr(logps, side)[at]) for logps in (self.logps, found))
+                if not math.isfinite(trained) and not math.isfinite(exported):
+                    continue  # it had no log-prob in training either, whose steps with it were left out
                 # Written so that a NaN is refused.
                 if not abs(exported - trained) <= tolerance * tokens**0.5:
                     raise TrainerError(
@@ -81,7 +86,7 @@ def gather(engine: Engine, start: Path, config: TrainConfig, rows: Sequence[Toke
 
     Its dtype is bf16 after a bf16 run, and the start model's after an fp32 run.
     """
-    logps = _logps(engine, rows)
+    logps = _logps(engine, rows, config.tail_weight)
     writes = dist.get_rank() == 0
     model: PreTrainedModel | PeftModel | None = None
     parameters: dict[str, nn.Parameter] = {}
@@ -96,16 +101,19 @@ def gather(engine: Engine, start: Path, config: TrainConfig, rows: Sequence[Toke
             weight = engine.weight(name)
             if writes:
                 parameters[name].copy_(weight)
-    return None if model is None else Export(model, start, config.precision, rows, logps)
+    return None if model is None else Export(model, start, config.precision, rows, logps, config.tail_weight)
 
 
 @torch.no_grad()
-def _logps(policy: Engine | PreTrainedModel, rows: Sequence[TokenRow]) -> PairLogps:
-    """Log-probs of each row in a pass of its own, on the CPU."""
+def _logps(policy: Engine | PreTrainedModel, rows: Sequence[TokenRow], tail_weight: float) -> PairLogps:
+    """Log-probs of each row in a pass of its own, on the CPU; an engine knows the weight of the tail itself."""
     sides = []
     for at in range(len(rows)):
         pack = make_pack(rows, [at])
-        here = policy.logps(pack.to(policy.device)) if isinstance(policy, Engine) else pack_logps(policy, pack)
+        if isinstance(policy, Engine):
+            here = policy.logps(pack.to(policy.device))
+        else:
+            here = pack_logps(policy, pack, tail_weight=tail_weight)
         sides.append([side.cpu() for side in here])
     return PairLogps(*(torch.cat([pair[side] for pair in sides]) for side in range(2)))
 

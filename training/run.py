@@ -70,7 +70,10 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     longest = int((lengths.prompt + lengths.chosen + lengths.rejected).max())
     kind: DeviceKind = "cuda" if device.type == "cuda" else "cpu"
     shape = shape_in(job.model)
-    budget, recompute = pack_settings(shape, config, kind, device_memory(device), longest)
+    # The least of all ranks: how many packs there are is part of what the ranks do together.
+    room = torch.tensor(device_memory(device), device=device)
+    dist.all_reduce(room, op=dist.ReduceOp.MIN)
+    budget, recompute = pack_settings(shape, config, kind, int(room), longest)
 
     identity = identity_of(job, pair_ids)
     checkpoint, refused = choose_checkpoint(job, identity)

@@ -65,6 +65,12 @@ def test_a_target_that_the_model_has_not_is_refused(tiny_llama: Path) -> None:
     assert refused.value.kind == "recipe"
 
 
+@pytest.mark.parametrize("layer", ["lm_head", "embed_tokens"])
+def test_the_head_and_the_embedding_are_refused_as_targets(tiny_llama: Path, layer: str) -> None:
+    with pytest.raises(TrainerError, match="names the embedding or the head"):
+        adapted(tiny_llama, LoraConfig(targets=("q_proj", layer)))
+
+
 def test_without_peft_it_is_said_what_to_install(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(TrainerError, match=r"needs the package peft: pip install 'prefstack\[lora\]'"):

@@ -73,6 +73,14 @@ def test_log_probs_that_are_no_numbers_are_no_match(trained, tmp_path):
         replace(one, logps=lost).write(tmp_path / "model", adapter=tmp_path / "adapter")
 
 
+def test_a_pair_that_had_no_log_prob_in_training_has_none_to_compare(trained, tmp_path, monkeypatch):
+    one = trained()
+    gone = PairLogps(torch.tensor([-torch.inf, *one.logps.chosen[1:].tolist()]), one.logps.rejected)
+    monkeypatch.setattr(export, "_logps", lambda *_: gone)
+    replace(one, logps=gone).write(tmp_path / "model", adapter=tmp_path / "adapter")
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
 def test_weights_that_do_not_read_back_are_a_fault_of_the_disk(trained, tmp_path, monkeypatch):
     one = trained()
     monkeypatch.setattr(export, "load_model", lambda folder, **_: AutoModelForCausalLM.from_pretrained(one.start))
