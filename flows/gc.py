@@ -186,7 +186,9 @@ def _with_inputs_and_gates(store: Path, wanted: set[str]) -> set[str]:
             ahead.extend(new)
     fingerprints = {finished[name].fingerprint for name in kept if name in finished}
     for name, manifest in finished.items():
-        if name.startswith(_ABOUT) and any(record.fingerprint in fingerprints for record in manifest.inputs.values()):
+        # A gate is about what it judged, a card about its sample; the dumps that both came from are in many runs.
+        about = [record for key, record in manifest.inputs.items() if key in ("subject", "sample")]
+        if name.startswith(_ABOUT) and any(record.fingerprint in fingerprints for record in about):
             kept.add(name)
     return kept
 

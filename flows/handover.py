@@ -227,13 +227,15 @@ def _failure(ended: "FlowRun", summary: Path) -> PrefstackError:
     except (OSError, ValueError, KeyError):
         said = None
     if said and ended.state is not None and ended.state.is_failed():
-        return error_of_kind(str(said["kind"]), f"training run {ended.name}: {said['message']}")
+        return error_of_kind(str(said["kind"]), f"training run {ended.name}: {said['message']}", said["status"])
     message = ended.state.message if ended.state is not None and ended.state.message else "it says nothing more"
     return StageFailed(f"training run {ended.name} ended {ended.state_name}: {message}")
 
 
-def error_of_kind(kind: str, message: str) -> PrefstackError:
-    """What another run failed of, from the `kind` in its summary; StageFailed where the kind is none of ours."""
+def error_of_kind(kind: str, message: str, status: int) -> PrefstackError:
+    """What another run failed of, from `kind` and `status` in its summary; StageFailed where the kind is not ours."""
+    if status == Surroundings.status:  # of what may not happen again, too
+        return Surroundings(message)
     return _BY_KIND.get(kind, StageFailed)(message)
 
 

@@ -109,12 +109,18 @@ def recipe_stem(recipe: str) -> str:
     return stem.strip("-.")[:48] or "run"
 
 
-def open_run(name: str, recipe: Recipe) -> Run:
-    """The folder of the run `name`; a retry of the same run goes on in the same folder."""
+def refuse_bad_name(name: str) -> None:
+    """RecipeError where `name` could not be that of a run's folder."""
     if not _NAME.fullmatch(name):
         raise RecipeError(
-            f"run name {name!r} may hold letters, digits, '.', '_' and '-', and begin with one of the first"
+            f"run name {name!r} may hold letters, digits, '.', '_' and '-', and begin with one of the first two, 96 at"
+            " most"
         )
+
+
+def open_run(name: str, recipe: Recipe) -> Run:
+    """The folder of the run `name`; a retry of the same run goes on in the same folder."""
+    refuse_bad_name(name)
     folder = recipe.work_dir.absolute() / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
     settings = recipe.model_dump(mode="json")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -106,7 +107,7 @@ def run_text(summary: dict[str, Any], work_dir: Path | None) -> str:
     if summary["model"]:
         parts.append(f"model   {summary['model']}\nreport  {Path(summary['model']).parent / 'report.html'}")
     if summary["error"]:
-        parts.append(f"[red]stopped[/] at {summary['error']['stage']}: {summary['error']['message']}")
+        parts.append(f"[red]stopped[/] at {summary['error']['stage']}: {escape(summary['error']['message'])}")
     return rendered(*parts)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from data_checks import deduped, evaluated, ingested, paired, publishable, sampled, tokenized
 from flows.evaluations import further_evaluations
 from flows.recipe import Recipe, Stage
-from tasks.benchmark import benchmark
+from tasks.benchmark import benchmark, wanted_tasks
 from tasks.card import card
 from tasks.contamination import benchmark_files
 from tasks.dedupe import dedupe
@@ -67,9 +67,12 @@ def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[St
 
     Ingest has the sources of the evaluation behind those of the recipe: what is missing there is said at once.
     """
-    # Lists of ids and benchmarks that cannot be read are said now, and not when the dumps have been.
+    # Lists of ids and benchmarks that cannot be read are said now, and not when the dumps have been; what no model can
+    # be examined in, before one is trained.
     recipe.pair.identity()
     benchmark_files(recipe.dedupe.decontaminate, store.work_dir)
+    if recipe.evaluate.benchmarks is not None:
+        wanted_tasks(recipe.evaluate.benchmarks)
     sources = ingest_stage(steps, store, recipe, recipe.ingest.sources)
     yield "ingest", sources + ingest_stage(steps, store, recipe, recipe.evaluate.sources)
     pairs = steps.pair(store, sources, recipe.pair, recipe.seed)

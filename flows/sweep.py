@@ -20,6 +20,7 @@ from flows.handover import error_of_kind
 from flows.hooks import write_cancelled, write_crashed
 from flows.pipeline import pipeline
 from flows.report import FlowReport, current_report, reporting
+from flows.resumes import end_with_worker, refuse_endless_resumes
 from flows.runs import Summary, empty_summary, failure, typed
 from flows.variations import Variation, sweep_file, variations
 from tasks.errors import PrefstackError
@@ -41,6 +42,8 @@ def sweep(
         overrides: Settings to replace, one an item, such as sample.size=1000.
         name: Name of the sweep; empty = the recipe's.
     """
+    end_with_worker()
+    refuse_endless_resumes()  # its runs are inside it, and have no attempts of their own that could be counted
     wanted = variations(recipe, overrides, vary, name)
     with reporting(FlowReport(current_report())):
         return do_runs(recipe, wanted, sweep_file(recipe, name, wanted[0].recipe.work_dir))
@@ -115,4 +118,5 @@ def failed(runs: Sequence[Summary]) -> PrefstackError | None:
         first["kind"],
         f"{len(wrong)} of {len(runs)} runs failed ({', '.join(run['run'] for run in wrong)}); the first at "
         f"{first['stage']}: {first['message']}",
+        first["status"],
     )

@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 
 from flows.recipe import Recipe, load_recipe
-from flows.runs import recipe_stem
+from flows.runs import recipe_stem, refuse_bad_name
 from tasks.errors import RecipeError
 from tasks.manifest import digest_json
 
@@ -46,6 +46,8 @@ def variations(recipe: str, overrides: Sequence[str], vary: Sequence[str], name:
     combinations = [dict(zip(keys, values, strict=True)) for values in product(*(values for _, values in axes))]
     if len(combinations) > MAX_RUNS:
         raise RecipeError(f"the sweep would be {len(combinations):,} runs; at most {MAX_RUNS} are done at once")
+    if name:
+        refuse_bad_name(name)
     names = run_names(name or recipe_stem(recipe), combinations)
     found = []
     for run, settings in zip(names, combinations, strict=True):

@@ -58,7 +58,7 @@ def benchmark(store: Store, subject: Manifest, config: BenchmarkConfig, train: T
 
     Raises RecipeError for a task that nobody knows or that would run code unasked, StageFailed naming the log.
     """
-    wanted = _wanted(config)
+    wanted = wanted_tasks(config)
 
     def build(work: Workspace) -> dict[str, int]:
         folder = work.partial / "benchmark"
@@ -96,7 +96,8 @@ def benchmark(store: Store, subject: Manifest, config: BenchmarkConfig, train: T
     return store.stage("benchmark", VERSION, identity, inputs, build)
 
 
-def _wanted(config: BenchmarkConfig) -> list[BenchmarkTask]:
+def wanted_tasks(config: BenchmarkConfig) -> list[BenchmarkTask]:
+    """What is asked of lm-eval; RecipeError for a task that it cannot do, and for one that would run code unasked."""
     asked = benchmarks(config.tasks)
     dangerous = [one.name for one in asked if one.runs_code and not config.run_code]
     if dangerous:

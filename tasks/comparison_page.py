@@ -62,7 +62,7 @@ def _settings(found: SideBySide) -> str:
     if not found.differing:
         return "None: the runs differ in nothing that a recipe says."
     rows = [
-        (f"`{as_markdown(key)}`", *(_value(value) for value in values)) for key, values in found.differing.items()
+        (f"`{key}`", *(_value(value) for value in values)) for key, values in found.differing.items()
     ]  # fmt: skip
     return markdown_table(("setting", *map(as_markdown, found.runs)), rows)
 

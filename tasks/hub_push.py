@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.credentials import credential
 from tasks.errors import InputError, RecipeError, Surroundings
 from tasks.manifest import Manifest
 from tasks.store import damage
@@ -24,7 +25,7 @@ def push(published: Manifest, repo: str, *, private: bool) -> dict[str, Any]:
     Raises RecipeError for a name that is none, InputError where a file has changed since it was published, Surroundings
     where there is no token, where the hub refuses it, or where the hub cannot be reached.
     """
-    token = os.environ.get("HF_TOKEN")
+    token = credential("HF_TOKEN")
     if not token:
         raise Surroundings("HF_TOKEN is not set: pushing needs a token that may write, in the environment alone")
     fault = damage(published, verify=True)

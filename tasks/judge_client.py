@@ -8,7 +8,6 @@ The token is read from the environment for each client and goes into one header;
 
 import email.utils
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tasks.credentials import credential
 from tasks.errors import Surroundings, Transient
 
 LONGEST_WAIT: Final = 60.0  # seconds between two tries, whatever the server asks for
@@ -90,8 +90,8 @@ class JudgeClient:
 
 
 def _token(key_env: str) -> str:
-    token = os.environ.get(key_env, "").strip()
-    if not token:
+    token = credential(key_env)
+    if token is None:
         raise Surroundings(f"judge: evaluate.generate.judge.key_env names {key_env}, which is not set")
     return token
 

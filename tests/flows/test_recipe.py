@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from flows.recipe import STAGES, built_in_recipes, load_recipe, stage_named
+from flows.stages import data_stages, plain_steps
 from tasks.errors import RecipeError
+from tasks.store import Store
 
 
 @pytest.mark.parametrize("name", built_in_recipes())
@@ -114,3 +116,10 @@ def test_a_recipe_written_down_by_a_run_is_a_recipe_again(tmp_path: Path) -> Non
     path = tmp_path / "again.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     assert load_recipe(str(path)) == recipe
+
+
+def test_what_no_model_can_be_examined_in_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    recipe = load_recipe("demo", ["evaluate.benchmarks.tasks=[humaneval_plus]"])
+    with pytest.raises(RecipeError, match=r"humaneval_plus would execute what the models write; .*run_code=true"):
+        next(data_stages(plain_steps(), Store(tmp_path), recipe))
+    assert not (tmp_path / "store").exists()

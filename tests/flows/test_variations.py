@@ -8,6 +8,7 @@ import pytest
 from flows.recipe import STAGES, load_recipe
 from flows.runs import run_name
 from flows.stages import all_stages, plain_steps
+from flows.sweep import failed
 from flows.variations import MAX_RUNS, run_names, variations, varied
 from tasks.errors import RecipeError
 from tasks.store import Store
@@ -90,3 +91,21 @@ def test_a_seed_of_its_own_moves_only_what_it_names(override: str, first: str, t
     later = [stage for stage in STAGES[STAGES.index(first) :] if stage != "model"]
     assert moved == later
     assert fingerprints(f"{override.partition('=')[0]}={'42' if 'seed' in override else '0.1'}")[:-1] == plain[:-1]
+
+
+@pytest.mark.parametrize("name", ["../../x", "a b", "-x", "x" * 97])
+def test_a_sweep_is_called_what_a_folder_may_be_called(name: str) -> None:
+    with pytest.raises(RecipeError, match="may hold letters, digits"):
+        variations("demo", [], ["seed=1,2"], name)
+
+
+def test_a_sweep_ends_with_the_status_of_its_first_failed_run() -> None:
+    def ended(kind: str, status: int) -> int:
+        error = {"status": status, "stage": "evaluate", "kind": kind, "message": "it failed"}
+        found = failed([{"run": "a", "error": None}, {"run": "b", "error": error}])
+        assert found is not None and "1 of 2 runs failed (b); the first at evaluate: it failed" in str(found)
+        return found.status
+
+    cases = [("recipe", 2), ("input", 3), ("gate", 4), ("training", 5), ("transient", 5), ("transient", 1),
+             ("surroundings", 1)]  # fmt: skip
+    assert [ended(kind, status) for kind, status in cases] == [status for _, status in cases]
