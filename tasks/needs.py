@@ -14,8 +14,9 @@ from tasks.manifest import Manifest
 from training.config import TrainConfig
 from training.devices import DEVICES, device_named
 from training.fit import Fit, choose_fit
-from training.memory import DeviceKind, width
+from training.memory import DeviceKind, trained_parameters, width
 from training.shape import ModelShape, known_shape, shape_in
+from training.work import passes_of
 
 H100_BYTES: Final = DEVICES["H100"].memory
 CHECKPOINTS: Final = 3  # two that are kept, and the one that is being written
@@ -136,7 +137,7 @@ def _seconds(
     held_out = asked.held_out
     work = {
         "reference": forward * (size + held_out),
-        "train": forward * (4 if recompute else 3) * steps * train.batch_size,
+        "train": forward * passes_of(recompute=recompute, frozen=train.lora is not None) * steps * train.batch_size,
         "evaluate": forward * held_out,
     }
     return {name: flops / rate for name, flops in work.items()} | {"rate": rate}
@@ -150,7 +151,7 @@ def _disk(shape: ModelShape, asked: Settings, lengths: Lengths, size: int) -> di
     text = TEXT_BYTES * lengths.tokens * (2 * candidates + pairs)
     parts = {
         "start_model": weights, "tuned_model": weights,
-        "checkpoints": CHECKPOINTS * STATE_BYTES * shape.parameters,
+        "checkpoints": CHECKPOINTS * STATE_BYTES * trained_parameters(shape, asked.train.lora),
         "pairs": int(text + ROW_BYTES * lengths.tokens * pairs),
     }  # fmt: skip
     return parts | {"total": sum(parts.values())}

@@ -43,7 +43,9 @@ def choose_fit(shape: ModelShape, config: TrainConfig, device: DeviceKind, avail
     usable = USABLE[device] * available
     last: Fit | None = None
     for budget, recompute in _settings(config, device):
-        load = Load(device, config.precision, config.zero_stage, config.ranks, max(budget, longest), recompute)
+        load = Load(
+            device, config.precision, config.zero_stage, config.ranks, max(budget, longest), recompute, config.lora
+        )
         memory = rank_memory(shape, load)
         last = Fit(budget, recompute, memory, available, None)
         if memory.total <= usable:
@@ -96,7 +98,7 @@ def _reason(shape: ModelShape, config: TrainConfig, device: DeviceKind, fit: Fit
 
 def _total(shape: ModelShape, config: TrainConfig, device: DeviceKind, stage: int, ranks: int, tokens: int) -> int:
     recompute = config.recompute is not False and device == "cuda"
-    return rank_memory(shape, Load(device, config.precision, stage, ranks, tokens, recompute)).total
+    return rank_memory(shape, Load(device, config.precision, stage, ranks, tokens, recompute, config.lora)).total
 
 
 def _gb(count: int) -> str:

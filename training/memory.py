@@ -11,7 +11,7 @@ to whoever comes next.
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
-from training.config import Precision
+from training.config import LoraConfig, Precision
 from training.shape import ModelShape
 from training.zero import bucket_elements, effective_stage
 
@@ -40,6 +40,8 @@ class Load:
     tokens: int
     """Tokens of the largest pack."""
     recompute: bool = False
+    lora: LoraConfig | None = None
+    """Adapters that are trained in the place of the model."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,19 @@ def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
     stage = effective_stage(load.zero_stage, load.precision)
     count, narrow = shape.parameters, width(load.precision)
     share = count / load.ranks if stage > 0 else float(count)
+    # What is frozen has neither master copy nor gradient nor moments.
+    trained = trained_parameters(shape, load.lora)
+    part = trained / load.ranks if stage > 0 else float(trained)
     buffers = 4.0 * bucket_elements(load.device) + narrow * shape.embedding
     if stage == 3:
         buffers += narrow * min(count - share, LIVE_PARAMETERS)
     parts = {
         "parameters": narrow * (share if stage == 3 else count),
-        "master": 4 * share if stage > 0 else 0.0,  # at stage 0 in fp32 the parameters are their own master
-        "moments": 8 * share,
-        "gradients": 4 * (count if stage < 2 else share),
+        "master": 4 * part if stage > 0 else 0.0,  # at stage 0 in fp32 the parameters are their own master
+        "moments": 8 * part,
+        "gradients": 4 * (trained if stage < 2 else part),
         # At stage 1 in bf16 DeepSpeed has another optimizer, whose gradients lie in one piece from the start.
-        "update": 4 * share if stage > 1 or (stage == 1 and load.precision == "fp32") else 0.0,
+        "update": 4 * part if stage > 1 or (stage == 1 and load.precision == "fp32") else 0.0,
         "buffers": buffers,
         "activations": activation_bytes(shape, load),
         "logits": logit_bytes(shape, load),
@@ -88,7 +93,7 @@ def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
     if load.device == "cpu":
         # DeepSpeed copies the parameters when it starts; the gradients later take that room. The update's gradients
         # find theirs cut up by activations once, and take another.
-        parts["gradients"] = max(parts["gradients"], _start_up(count, share, load.precision, stage))
+        parts["gradients"] = max(parts["gradients"], _start_up(trained, part, load.precision, stage))
         parts["update"] *= 2
         held = sum(parts.values())
     else:
@@ -113,6 +118,8 @@ def activation_bytes(shape: ModelShape, load: Load) -> int:
     kept = narrow * (4 * shape.hidden + 2 * shape.query_size + 2 * shape.key_size + 2 * shape.mlp)
     if load.device == "cuda":  # variable-length attention gathers keys and values, the prompt's twice
         kept += narrow * 2 * 2 * shape.key_size
+    if load.lora is not None and adapts(load.lora, "down_proj"):  # which training/lean.py leaves as it is
+        kept += narrow * 2 * shape.mlp
     # The gated MLP's backward pass, with a norm's fp32 values still there.
     working = narrow * 4 * shape.mlp + 4 * 3 * shape.hidden
     layers = narrow * shape.hidden * shape.layers + kept if load.recompute else kept * shape.layers
@@ -126,7 +133,26 @@ def logit_bytes(shape: ModelShape, load: Load) -> int:
     kept = min(load.tokens * row, LOGITS_KEPT)
     at_a_time = min(max(0, load.tokens * row - kept), LOGITS_AT_A_TIME)
     narrowed = kept // 2 if load.precision == "bf16" else 0
-    return kept + at_a_time + narrowed + (4 * shape.embedding if load.precision == "bf16" else 0)
+    gradient = 4 * shape.embedding if load.precision == "bf16" and load.lora is None else 0
+    return kept + at_a_time + narrowed + gradient
+
+
+def trained_parameters(shape: ModelShape, lora: LoraConfig | None) -> int:
+    """All of the model, or those of the adapters: two matrices beside each layer that gets them."""
+    if lora is None:
+        return shape.parameters
+    hidden, mlp = shape.hidden, shape.mlp
+    ends = {
+        "q_proj": hidden + shape.query_size, "k_proj": hidden + shape.key_size, "v_proj": hidden + shape.key_size,
+        "o_proj": shape.query_size + hidden, "gate_proj": hidden + mlp, "up_proj": hidden + mlp,
+        "down_proj": mlp + hidden,
+    }  # fmt: skip
+    return lora.rank * shape.layers * sum(size for name, size in ends.items() if adapts(lora, name))
+
+
+def adapts(lora: LoraConfig, layer: str) -> bool:
+    """Whether the linear layers called `layer` get adapters."""
+    return lora.targets == "all-linear" or any(target.rpartition(".")[2] == layer for target in lora.targets)
 
 
 def width(precision: Precision) -> int:

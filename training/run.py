@@ -120,7 +120,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 if config.nonfinite == "skip":
                     line["optim/skipped_steps"] = skipped.total
                 packing = pack_metrics(packs, shared_prompt=shared_prompt) | truncated_share(batch, job.end)
-                packing |= step_flops(shape, packs, recompute=recompute)
+                packing |= step_flops(shape, packs, recompute=recompute, frozen=config.lora is not None)
                 records.write(line, packing, config.batch_size)
             if rank == 0:
                 write_progress(job.folder, rank, Progress(done, total, "steps"))

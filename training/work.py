@@ -17,14 +17,25 @@ Packs = Sequence[Sequence[Pack]]
 """[rank][micro step]."""
 
 
-def step_flops(shape: ModelShape | None, packs: Packs, *, recompute: bool) -> dict[str, float]:
-    """`perf/effective_flops` and `perf/hardware_flops` of a step, over all ranks; nothing for an unknown shape."""
+def step_flops(shape: ModelShape | None, packs: Packs, *, recompute: bool, frozen: bool = False) -> dict[str, float]:
+    """`perf/effective_flops` and `perf/hardware_flops` of a step, over all ranks; nothing for an unknown shape.
+
+    `frozen` weights (those beside adapters, which are too small to count) have no gradient: a third of the usual work
+    is not done.
+    """
     if shape is None:
         return {}
     every = [pack for row in packs for pack in row]
     usual = sum(_separate_flops(shape, segment) for pack in every if pack.weight for segment in pack.segments)
     computed = sum(_shared_flops(shape, segment) for pack in every for segment in pack.segments)
-    return {"perf/effective_flops": 3 * usual, "perf/hardware_flops": (4 if recompute else 3) * computed}
+    passes = passes_of(recompute=False, frozen=frozen)
+    computed *= passes_of(recompute=recompute, frozen=frozen)
+    return {"perf/effective_flops": passes * usual, "perf/hardware_flops": computed}
+
+
+def passes_of(*, recompute: bool, frozen: bool) -> int:
+    """A step's work in forward passes: one, one more for the gradients of activations and of weights each."""
+    return 3 + recompute - frozen
 
 
 def peak_of(config: TrainConfig, device: str, ranks: int) -> float | None:

@@ -11,9 +11,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from training import head, memory
-from training.config import Precision, TrainConfig
+from training.config import LoraConfig, Precision, TrainConfig
 from training.fit import choose_fit, pack_settings
-from training.memory import BASE, Load, activation_bytes, rank_memory
+from training.forward import load_model
+from training.memory import BASE, Load, activation_bytes, rank_memory, trained_parameters
 from training.shape import KNOWN, ModelShape, known_shape, shape_in, shape_of
 
 H100 = 80 * 2**30
@@ -97,6 +98,25 @@ def test_what_does_not_fit_says_why_and_what_would() -> None:
     assert fit.reason is not None and fit.reason.endswith("train.zero_stage 3 on train.ranks 4 would fit")
     fit = choose_fit(THIRTEEN, TrainConfig(ranks=1, zero_stage=2), "cpu", 16 * 2**30, longest=4096)
     assert fit.reason is not None and "smaller model" in fit.reason
+
+
+def test_adapters_of_13b_fit_one_h100_where_the_whole_model_does_not() -> None:
+    lora = LoraConfig(rank=16)
+    # Beside each of seven layers in 40 blocks: 16 x (in + out), with 5,120 and 13,824.
+    assert trained_parameters(THIRTEEN, lora) == 16 * 40 * (4 * 2 * 5120 + 3 * (5120 + 13824)) == 62_586_880
+    assert trained_parameters(THIRTEEN, LoraConfig(rank=8, targets=("q_proj", "self_attn.v_proj"))) == 8 * 40 * 20480
+    found = rank_memory(THIRTEEN, Load("cuda", "bf16", 2, 1, tokens=4096, lora=lora))
+    assert (found.master, found.moments) == (4 * 62_586_880, 8 * 62_586_880)
+    fit = choose_fit(THIRTEEN, TrainConfig(ranks=1, zero_stage=2, lora=lora), "cuda", H100, longest=4096)
+    assert fit.reason is None
+    assert choose_fit(THIRTEEN, TrainConfig(ranks=1, zero_stage=2), "cuda", H100, longest=4096).reason is not None
+
+
+def test_adapters_are_as_many_parameters_as_peft_makes(tiny_llama: Path) -> None:
+    for lora in (LoraConfig(rank=4), LoraConfig(rank=4, targets=("q_proj", "down_proj"))):
+        model = load_model(tiny_llama, precision="fp32", device="cpu", lora=lora, seed=1)
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        assert trained == trained_parameters(shape_in(tiny_llama), lora)
 
 
 def test_what_the_config_fixes_is_not_chosen_again() -> None:

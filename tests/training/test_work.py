@@ -38,6 +38,9 @@ def test_operations_are_counted_in_the_usual_layout_and_as_computed() -> None:
     again = step_flops(SHAPE, packs, recompute=True)
     assert again["perf/effective_flops"] == found["perf/effective_flops"]
     assert again["perf/hardware_flops"] == pytest.approx(4 / 3 * found["perf/hardware_flops"])
+    adapters = step_flops(SHAPE, packs, recompute=True, frozen=True)  # no gradients of frozen weights
+    assert adapters["perf/hardware_flops"] == pytest.approx(found["perf/hardware_flops"])
+    assert adapters["perf/effective_flops"] == pytest.approx(found["perf/effective_flops"] * 2 / 3)
     assert step_flops(None, packs, recompute=False) == {}
 
 
