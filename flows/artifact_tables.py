@@ -14,6 +14,8 @@ from flows.files import url_of
 from tasks.manifest import Manifest
 
 MAX_ROWS: Final = 1000
+_ADDRESS: Final = re.compile(r"https?://[^\s<>\[\]()]+")
+_MARKS: Final = re.compile(r"[<\[@]|:(?=//)|(?<=www)\.")  # tags, links, and addresses without either
 
 Record = dict[str, Any]
 
@@ -27,8 +29,13 @@ def publish_table(key: str, rows: Sequence[Record], description: str, run_folder
 
 
 def _literal(value: Any) -> Any:
-    """`value` so that it reads as it stands: the UI takes a cell for Markdown, and would fetch what a row names."""
-    return re.sub(r"([<\[])", r"\\\1", value) if isinstance(value, str) else value
+    """`value` so that it reads as it stands: the UI takes a cell for Markdown, and would fetch what a row names.
+
+    An address that is all of a cell may be a link; one among other words would take their signs for its own.
+    """
+    if not isinstance(value, str) or _ADDRESS.fullmatch(value):
+        return value
+    return _MARKS.sub(r"\\\g<0>", value)
 
 
 def _whole_table(key: str, rows: Sequence[Record], run_folder: Path) -> str:
