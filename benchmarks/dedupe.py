@@ -87,9 +87,9 @@ def write(texts: list[str], path: Path) -> None:
 
 def ours(path: Path, threshold: float) -> Iterator[tuple[str, str]]:
     """The near duplicates as the dedupe stage finds them."""
-    from tasks.exact_duplicates import keyed_rows, text_keys
-    from tasks.minhash import Sketches
-    from tasks.near_duplicates import near_texts
+    from tasks.duplicates.exact_duplicates import keyed_rows, text_keys
+    from tasks.duplicates.minhash import Sketches
+    from tasks.duplicates.near_duplicates import near_texts
 
     with tempfile.TemporaryDirectory() as scratch:
         sketches = {}
@@ -135,7 +135,7 @@ def measured(which: str, path: Path, threshold: float) -> dict[str, Any]:
     if which == "ours":
         import scipy.sparse.csgraph  # noqa: F401
 
-        import tasks.near_duplicates  # noqa: F401
+        import tasks.duplicates.near_duplicates  # noqa: F401
     else:
         import datasketch  # noqa: F401
     start, clock = time.process_time(), time.perf_counter()

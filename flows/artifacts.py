@@ -18,12 +18,12 @@ from flows.artifact_tables import counts_table, gate_table, lineage_table, metri
 from flows.device_time import cost_table, device_time
 from flows.files import url_of
 from flows.run_pages import write_gate, write_lineage
-from tasks.comparison_page import markdown
-from tasks.further_tables import further_tables
+from tasks.evaluation.side_by_side import SideBySide
 from tasks.gate import stored_result
 from tasks.manifest import Manifest
-from tasks.model_card import further_markdown
-from tasks.side_by_side import SideBySide
+from tasks.publication.model_card import further_markdown
+from tasks.reports.comparison_page import markdown
+from tasks.reports.further_tables import further_tables
 from tasks.store import Store
 
 PLOTS: Final = ("accuracy", "margins", "calibration")

@@ -15,11 +15,11 @@ from rich.table import Table
 
 from flows.runs import find_run
 from flows.show import rendered
-from tasks.comparison_page import ANSWER, PAGE, PICTURE, write_comparison
 from tasks.errors import RecipeError
-from tasks.figures import interval, percent, setting
+from tasks.evaluation.side_by_side import Judged, SideBySide, side_by_side
 from tasks.manifest import Manifest, digest_json
-from tasks.side_by_side import Judged, SideBySide, side_by_side
+from tasks.reports.comparison_page import ANSWER, PAGE, PICTURE, write_comparison
+from tasks.reports.figures import interval, percent, setting
 
 
 def compare_runs(names: Sequence[str], work_dir: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flows.recipe import load_recipe
 from flows.runs import empty_summary
 from flows.variations import sweep_file
-from tasks.orphans import end_orphans
+from tasks.scores.orphans import end_orphans
 from tasks.store import write_text
 
 if TYPE_CHECKING:

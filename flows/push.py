@@ -6,8 +6,8 @@ from typing import Any
 
 from flows.runs import find_run
 from tasks.errors import RecipeError
-from tasks.hub_push import push
 from tasks.manifest import Manifest
+from tasks.publication.hub_push import push
 
 
 def push_run(run: str, repo: str, work_dir: Path, *, private: bool) -> dict[str, Any]:

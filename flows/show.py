@@ -13,8 +13,8 @@ from rich.text import Text
 
 from flows.runs import brief, find_run
 from tasks.errors import RecipeError
-from tasks.further_tables import FurtherTable, further_tables
 from tasks.manifest import Manifest
+from tasks.reports.further_tables import FurtherTable, further_tables
 
 
 def show_target(target: str, work_dir: Path) -> dict[str, Any]:

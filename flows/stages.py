@@ -11,7 +11,6 @@ from flows.evaluations import further_evaluations
 from flows.recipe import Recipe, Stage
 from tasks.benchmark import benchmark, wanted_tasks
 from tasks.card import card
-from tasks.contamination import benchmark_files
 from tasks.dedupe import dedupe
 from tasks.errors import GateFailed, InputError, PrefstackError, RecipeError
 from tasks.evaluate import evaluate
@@ -22,6 +21,7 @@ from tasks.judge import judge
 from tasks.manifest import Manifest
 from tasks.model import start_model
 from tasks.pair import pair
+from tasks.pairing.contamination import benchmark_files
 from tasks.publish import publish
 from tasks.reference import reference
 from tasks.results import results

@@ -13,7 +13,7 @@ from flows.commands import prefect_ready, summary_kept
 from flows.compare import compare_text
 from flows.show import rendered
 from flows.variations import sweep_file, variations
-from tasks.figures import setting
+from tasks.reports.figures import setting
 
 
 def sweep_command(

@@ -17,10 +17,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from tasks.config import StageConfig
 from tasks.digests import remembered_sha256
 from tasks.errors import RecipeError
+from tasks.evaluation.suite import Benchmark, benchmarks
 from tasks.manifest import Manifest, digest_json
-from tasks.ranks import run_ranks
+from tasks.scores.ranks import run_ranks
 from tasks.store import External, Store, Workspace, write_text
-from tasks.suite import Benchmark, benchmarks
 from training.config import TrainConfig
 from training.jobs import BenchmarkJob, BenchmarkTask
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import polars as pl
 
-from tasks.attribution import posts_used, write_attribution
-from tasks.data_card import data_card
-from tasks.data_summary import summarize
-from tasks.lineage import funnel, in_order, portable
 from tasks.manifest import Manifest
+from tasks.publication.attribution import posts_used, write_attribution
+from tasks.publication.data_card import data_card
+from tasks.publication.lineage import funnel, in_order, portable
+from tasks.reports.data_summary import summarize
+from tasks.reports.story import DataStory, side_counts, source_of
+from tasks.reports.story_plots import draw_data
 from tasks.store import Store, Workspace, write_text
-from tasks.story import DataStory, side_counts, source_of
-from tasks.story_plots import draw_data
 
 VERSION = 1  # bump when the bytes this stage writes would change
 

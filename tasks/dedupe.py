@@ -18,10 +18,9 @@ from typing import Any, Final
 import polars as pl
 from pydantic import Field
 
-from tasks.clusters import components, names
 from tasks.config import StageConfig
-from tasks.contamination import CONTAMINATED, DecontaminateConfig, benchmark_files, read_benchmark
-from tasks.exact_duplicates import (
+from tasks.duplicates.clusters import components, names
+from tasks.duplicates.exact_duplicates import (
     EXACT_REASONS,
     SAME_ID,
     dropped_rows,
@@ -31,12 +30,13 @@ from tasks.exact_duplicates import (
     repeated_ids,
     text_keys,
 )
-from tasks.jaccard import Int
+from tasks.duplicates.jaccard import Int
+from tasks.duplicates.minhash import Sketches
+from tasks.duplicates.near_duplicates import near_texts
+from tasks.duplicates.near_pairs import NEAR_REASONS, Levels, hubs, in_turn, near_reasons
 from tasks.manifest import Manifest, reasons
-from tasks.minhash import Sketches
-from tasks.near_duplicates import near_texts
-from tasks.near_pairs import NEAR_REASONS, Levels, hubs, in_turn, near_reasons
 from tasks.ordered import write_ordered
+from tasks.pairing.contamination import CONTAMINATED, DecontaminateConfig, benchmark_files, read_benchmark
 from tasks.pairs import DEDUPED_SCHEMA
 from tasks.store import External, Store, Workspace
 

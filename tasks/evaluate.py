@@ -1,7 +1,7 @@
 """Evaluate: tuned model and held-out rows -> metrics with intervals, and plots.
 
 in   model/ (trained), held_out/ (tokenize), held_out.parquet (reference), held_out.parquet (sample)
-out  rows.parquet     one row a held-out pair, its log-probs and margin (tasks/metrics.py)
+out  rows.parquet     one row a held-out pair, its log-probs and margin (tasks/evaluation/metrics.py)
      metrics.json     the numbers, with intervals and baselines; null with a reason where there is no held-out pair
      plots/           PNG
 """
@@ -14,14 +14,14 @@ from pydantic import Field, PositiveInt
 
 from tasks.benchmark import BenchmarkConfig
 from tasks.config import StageConfig
+from tasks.evaluation.held_out import check_pairs, facts_of, joined, token_lengths
+from tasks.evaluation.metrics import ROWS_SCHEMA, metrics, no_metrics
+from tasks.evaluation.plots import draw_evaluation
+from tasks.evaluation.rewards import margins, reward_of
 from tasks.generate import GenerateConfig
-from tasks.held_out import check_pairs, facts_of, joined, token_lengths
 from tasks.ingest import SourceConfig
 from tasks.manifest import Manifest
-from tasks.metrics import ROWS_SCHEMA, metrics, no_metrics
-from tasks.plots import draw_evaluation
-from tasks.rewards import margins, reward_of
-from tasks.scoring import score
+from tasks.scores.scoring import score
 from tasks.store import Store, Workspace, write_text
 from training.config import TrainConfig
 

@@ -2,7 +2,7 @@
 
 in   model/ (start), model/ (trained), held_out/ (tokenize)
 out  generations.parquet   pair_id, model (start|tuned), mode (greedy|sampled), text, tokens, stopped, ids
-     generation.json       the measures (tasks/answers.py); null with a reason where there is no prompt
+     generation.json       the measures (tasks/evaluation/answers.py); null with a reason where there is no prompt
 
 prompts + skipped.* = questions; answers = prompts × 2 models × 2 modes = stopped + cut.
 """
@@ -15,16 +15,16 @@ from typing import Annotated, Any, ClassVar, Final
 import polars as pl
 from pydantic import Field, PositiveInt
 
-from tasks.answers import ANSWERS_SCHEMA, answer_measures, no_answers
 from tasks.config import StageConfig
-from tasks.encoder import Encoder
 from tasks.errors import StageFailed
+from tasks.evaluation.answers import ANSWERS_SCHEMA, answer_measures, no_answers
 from tasks.judge import JudgeConfig
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest
-from tasks.ranks import run_ranks
+from tasks.scores.ranks import run_ranks
 from tasks.store import Store, Workspace, write_text
-from tasks.token_rows import read_token_rows
+from tasks.tokens.encoder import Encoder
+from tasks.tokens.token_rows import read_token_rows
 from training.config import TrainConfig
 from training.jobs import AnswerBatch, GenerateJob, Mode
 

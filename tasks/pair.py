@@ -5,7 +5,7 @@ in   posts.parquet     questions and answers of each source, in a folder a site 
 out  pairs.parquet     one row a pair, the columns of tasks/pairs.py, sorted by site, question, chosen and rejected
      dropped.parquet   pair_id, reason, place
 
-Which switches there are, and in what order they are asked, says tasks/pair_config.py.
+Which switches there are, and in what order they are asked, says tasks/pairing/pair_config.py.
 """
 
 import math
@@ -17,19 +17,19 @@ from typing import Final, Literal
 
 import polars as pl
 
-from tasks.assemble import TEXT_FAULTS, assemble, dropped_pairs, pair_place
-from tasks.candidates import Chosen, Rules, choose, lowest
 from tasks.errors import RecipeError
-from tasks.excluded import Excluded, read_excluded
-from tasks.given_pairs import Given, given_pairs
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest, reasons
-from tasks.pair_config import PairConfig
+from tasks.pairing.assemble import TEXT_FAULTS, assemble, dropped_pairs, pair_place
+from tasks.pairing.candidates import Chosen, Rules, choose, lowest
+from tasks.pairing.excluded import Excluded, read_excluded
+from tasks.pairing.given_pairs import Given, given_pairs
+from tasks.pairing.pair_config import PairConfig
+from tasks.pairing.personal import PLACEHOLDERS, masked_pairs
+from tasks.pairing.text_switches import known_languages
+from tasks.pairing.texts import TextJob
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
-from tasks.personal import PLACEHOLDERS, masked_pairs
 from tasks.store import Store, Workspace
-from tasks.text_switches import known_languages
-from tasks.texts import TextJob
 from tasks.workers import MAX_WORKERS, WORTH_WORKERS, cores, perform_all
 
 VERSION = 2  # bump when the bytes this stage writes would change

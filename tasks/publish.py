@@ -6,7 +6,7 @@ out  model/              safetensors, tokenizer, chat template, README.md (the c
      lineage.json        every stage, from the dump's checksum to the weights
      train_pair_ids.txt
      report.html         all of it on one page
-     pairs/              train and held-out pairs for other trainers (tasks/pair_export.py)
+     pairs/              train and held-out pairs for other trainers (tasks/publication/pair_export.py)
 """
 
 import json
@@ -19,18 +19,18 @@ from typing import Any, Final
 import polars as pl
 from pydantic import Field
 
-from tasks.attribution import write_attribution
 from tasks.config import StageConfig
-from tasks.data_card import data_card
-from tasks.lineage import in_order, portable, source_facts
 from tasks.manifest import Manifest
-from tasks.model_card import PICTURE, model_card
-from tasks.model_folder import check_model_folder
-from tasks.pair_export import export_pairs
-from tasks.report import report
+from tasks.publication.attribution import write_attribution
+from tasks.publication.data_card import data_card
+from tasks.publication.lineage import in_order, portable, source_facts
+from tasks.publication.model_card import PICTURE, model_card
+from tasks.publication.model_folder import check_model_folder
+from tasks.publication.pair_export import export_pairs
+from tasks.reports.report import report
+from tasks.reports.story import Story, gather
+from tasks.reports.story_plots import draw_data, draw_training
 from tasks.store import Store, Workspace, write_text
-from tasks.story import Story, gather
-from tasks.story_plots import draw_data, draw_training
 
 VERSION = 2  # bump when the bytes this stage writes would change
 UNSTATED: Final = "other"  # what hubs call a licence that they have no name for

@@ -4,7 +4,7 @@ in   train/, held_out/, model/
 out  train.parquet, held_out.parquet   pair_id, ref_chosen_logps, ref_rejected_logps
 
 `train + held_out = found + scored`: a pair that was scored before, in whatever run of this work folder, is found in
-tasks/logp_store.py. Of those found, `checked` are scored again and compared (tasks/spot_checks.py).
+tasks/scores/logp_store.py. Of those found, `checked` are scored again and compared (tasks/scores/spot_checks.py).
 """
 
 import json
@@ -14,12 +14,12 @@ import polars as pl
 
 from tasks.config import StageConfig
 from tasks.errors import RecipeError
-from tasks.logp_store import LogpStore, pair_keys
 from tasks.manifest import Manifest
-from tasks.scoring import Wanted, score_all
-from tasks.spot_checks import check_again, drawn
+from tasks.scores.logp_store import LogpStore, pair_keys
+from tasks.scores.scoring import Wanted, score_all
+from tasks.scores.spot_checks import check_again, drawn
 from tasks.store import Store, Workspace
-from tasks.token_rows import read_token_rows
+from tasks.tokens.token_rows import read_token_rows
 from training import layout
 from training.config import Precision, TrainConfig
 
@@ -98,7 +98,7 @@ def _space(model: Manifest, train: TrainConfig, tail_weight: float) -> dict[str,
     }  # fmt: skip
     model_type = json.loads(model.path("model/config.json").read_text(encoding="utf-8"))["model_type"]
     tag = layout.layout_tag(model_type, train.precision)
-    packed = train.tokens_per_pack if train.precision == "bf16" else None  # see tasks/scoring.py
+    packed = train.tokens_per_pack if train.precision == "bf16" else None  # see tasks/scores/scoring.py
     return {"files": files, "layout": tag, "tail_weight": tail_weight, "tokens_per_pack": packed}
 
 

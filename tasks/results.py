@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tasks.benchmark_table import compared_benchmarks
+from tasks.evaluation.benchmark_table import compared_benchmarks
 from tasks.manifest import Manifest
 from tasks.store import Store, Workspace, write_text
 

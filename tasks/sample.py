@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from pydantic import NonNegativeInt, PositiveInt
 
-from tasks.clusters import components, names
 from tasks.config import StageConfig
+from tasks.duplicates.clusters import components, names
 from tasks.errors import RecipeError
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest

@@ -17,10 +17,10 @@ import polars as pl
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.encoder import Encoder, PairIds
 from tasks.manifest import Manifest, reasons
 from tasks.pairs import DROPPED_SCHEMA
 from tasks.store import Store, Workspace
+from tasks.tokens.encoder import Encoder, PairIds
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,11 +15,11 @@ Of the steps, `skipped_steps` made no update.
 import shutil
 from pathlib import Path
 
-from tasks.encoder import Encoder
 from tasks.errors import RecipeError
 from tasks.manifest import Manifest
-from tasks.ranks import run_ranks
+from tasks.scores.ranks import run_ranks
 from tasks.store import Store, Workspace
+from tasks.tokens.encoder import Encoder
 from training.config import TrainConfig
 from training.jobs import TrainJob
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import polars as pl
 
-from tasks.content import content_key, key_series, normalised
+from tasks.duplicates.content import content_key, key_series, normalised
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest, reasons
 from tasks.ordered import batches, write_ordered

@@ -56,7 +56,7 @@ def perform(kind: str, request: Mapping[str, Any]) -> Any:
 
             return unpack(cast(UnpackJob, request))
         case "texts":
-            from tasks.texts import TextJob, convert_part
+            from tasks.pairing.texts import TextJob, convert_part
 
             return convert_part(cast(TextJob, request))
         case _:

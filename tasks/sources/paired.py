@@ -4,7 +4,7 @@ in   question, response_j (preferred), response_k, qid, date, metadata
 out  the fields of a pair: prompt, chosen, rejected; site, question_id, question_author_id, created, question_license
 
 Ids, authors, votes and dates of the answers were dropped when the set was made, so they are null, and the pair is named
-after its content. The question's licence is worked out from its date (tasks/licences.py), as for a dump that states
+after its content. The question's licence is worked out from its date (pairing/licences.py), as for a dump that states
 none.
 """
 
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tasks.licences import licence_by_date
+from tasks.pairing.licences import licence_by_date
 from tasks.sources import question_facts
 from tasks.sources.pair_rows import side
 from tasks.sources.question_facts import question_facts as facts_of

@@ -94,7 +94,14 @@ class Installation:
                 if run["state_name"] == state and run["run_count"] >= attempt:
                     return time.monotonic() - start
             time.sleep(0.5)
-        raise AssertionError(f"{name} was not {state} within {within:.0f} s; it was {seen}")
+        raise AssertionError(f"{name} was not {state} within {within:.0f} s; it was {seen}\n{self.last_words()}")
+
+    def last_words(self) -> str:
+        """The ends of the logs and what runs, for the message of a test that fails."""
+        logs = [self.folder / "up.log", *sorted((self.folder / "work" / "logs").glob("*.log"))]
+        ends = [f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs]
+        running = [f"{process.pid} {' '.join(process.cmdline())[:120]}" for process in self.processes()]
+        return "\n".join([*ends, "--- processes", *running])
 
     def task_states(self, flow_run: str, attempt: int) -> dict[str, tuple[str, str]]:
         """State and message of the tasks of an attempt, by the task's name; one that has only been named has none."""

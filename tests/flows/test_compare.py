@@ -7,14 +7,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tests.tasks.test_metrics import made_rows
 
 from flows.compare import compare_runs, compare_text
 from flows.recipe import load_recipe
 from flows.runs import Run, open_run
 from tasks.errors import InputError, RecipeError
-from tasks.metrics import ROWS_SCHEMA, metrics, no_metrics
+from tasks.evaluation.metrics import ROWS_SCHEMA, metrics, no_metrics
 from tasks.store import External, Store, Workspace
-from tests.tasks.test_metrics import made_rows
 
 Make = Callable[..., Run]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from flows.recipe import load_recipe
-from tasks.excluded import read_excluded
-from tasks.number_switches import NUMBER_REASONS
 from tasks.pair import PairConfig
-from tasks.text_switches import TEXT_REASONS
+from tasks.pairing.excluded import read_excluded
+from tasks.pairing.number_switches import NUMBER_REASONS
+from tasks.pairing.text_switches import TEXT_REASONS
 from tests.flows.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "data.md").read_text("utf-8")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flows.show import run_text
-from tasks.answers import no_answers
+from tasks.evaluation.answers import no_answers
 
 JUDGED: dict[str, Any] = {
     "reason": None, "model": "[red]judge[/]", "questions": 9, "win_rate": 0.75, "win_rate_low": 0.5,

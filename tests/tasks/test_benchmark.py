@@ -11,12 +11,12 @@ import pytest
 from scipy.stats import norm, sem
 
 from tasks.benchmark import ITEMS_SCHEMA, BenchmarkConfig, benchmark
-from tasks.benchmark_table import compared_benchmarks
 from tasks.errors import RecipeError, StageFailed
-from tasks.further_tables import further_tables
+from tasks.evaluation.benchmark_table import compared_benchmarks
+from tasks.evaluation.suite import PUBLISHED, SUITE, benchmarks, suite_table
 from tasks.manifest import Manifest
+from tasks.reports.further_tables import further_tables
 from tasks.store import External, Store, Workspace
-from tasks.suite import PUBLISHED, SUITE, benchmarks, suite_table
 
 Make = Callable[..., Any]
 

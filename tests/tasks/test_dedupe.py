@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.content import content_key, key_series
 from tasks.dedupe import REASONS, DedupeConfig, dedupe
-from tasks.exact_duplicates import exact_reasons, keyed_rows, text_keys
+from tasks.duplicates.content import content_key, key_series
+from tasks.duplicates.exact_duplicates import exact_reasons, keyed_rows, text_keys
 from tasks.manifest import Manifest, total
 from tasks.pairs import DEDUPED_SCHEMA, PAIR_SCHEMA
 from tasks.store import Store, Workspace

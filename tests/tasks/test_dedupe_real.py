@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tasks.content import normalised
 from tasks.dedupe import DedupeConfig, dedupe
+from tasks.duplicates.content import normalised
+from tasks.duplicates.near_pairs import NEAR_REASONS
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.manifest import Manifest, total
-from tasks.near_pairs import NEAR_REASONS
 from tasks.pair import PairConfig, pair
 from tasks.store import Store
 

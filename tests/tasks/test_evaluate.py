@@ -12,10 +12,10 @@ from datasets import Dataset
 
 from tasks.errors import StageFailed
 from tasks.evaluate import EvaluateConfig, evaluate, read_metrics
-from tasks.held_out import token_lengths
+from tasks.evaluation.held_out import token_lengths
+from tasks.evaluation.metrics import HEADLINE, ROWS_SCHEMA
 from tasks.manifest import Manifest
-from tasks.metrics import HEADLINE, ROWS_SCHEMA
-from tasks.scoring import score
+from tasks.scores.scoring import score
 from tasks.store import Workspace
 
 Make = Callable[..., Any]

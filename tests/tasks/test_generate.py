@@ -11,13 +11,13 @@ import polars as pl
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tasks.answers import ANSWERS_SCHEMA
 from tasks.errors import StageFailed
+from tasks.evaluation.answers import ANSWERS_SCHEMA
 from tasks.generate import GenerateConfig, draw_prompts, generate
 from tasks.manifest import Manifest
 from tasks.results import results
 from tasks.store import Workspace
-from tasks.token_rows import read_token_rows
+from tasks.tokens.token_rows import read_token_rows
 
 Make = Callable[..., Any]
 CONFIG = GenerateConfig(prompts=4, max_new_tokens=12, batch_size=3)

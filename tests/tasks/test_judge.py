@@ -11,14 +11,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks.answers import ANSWERS_SCHEMA
 from tasks.errors import Surroundings, Transient
+from tasks.evaluation.answers import ANSWERS_SCHEMA
+from tasks.evaluation.judge_client import JudgeClient
+from tasks.evaluation.verdicts import ORDERS, VERDICTS_SCHEMA, read_verdict, verdict_measures
 from tasks.judge import JudgeConfig, judge
-from tasks.judge_client import JudgeClient
 from tasks.manifest import Manifest
 from tasks.pairs import PAIR_SCHEMA
 from tasks.store import External, Store, Workspace
-from tasks.verdicts import ORDERS, VERDICTS_SCHEMA, read_verdict, verdict_measures
 
 Answer = Callable[[dict[str, Any]], tuple[int, str] | str]
 

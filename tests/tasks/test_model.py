@@ -11,11 +11,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from tasks.encoder import Encoder
 from tasks.errors import InputError, RecipeError, Surroundings
-from tasks.gguf_model import read_gguf, state_dict, weights
 from tasks.model import BUILT_IN, start_model
+from tasks.models.gguf_model import read_gguf, state_dict, weights
 from tasks.store import Store
+from tasks.tokens.encoder import Encoder
 
 NAME = "smollm2-135m-instruct"
 TINY = {"model_type": "llama", "vocab_size": 257, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,

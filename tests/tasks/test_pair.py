@@ -10,12 +10,12 @@ from xml.sax.saxutils import quoteattr
 import polars as pl
 import pytest
 
-from tasks import candidates
 from tasks.errors import InputError, RecipeError
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.keyed import keyed_rank
 from tasks.manifest import Manifest, total
 from tasks.pair import PairConfig, pair
+from tasks.pairing import candidates
 from tasks.pairs import PAIR_SCHEMA
 from tasks.store import External, Store, Workspace
 

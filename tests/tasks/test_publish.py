@@ -14,12 +14,12 @@ import yaml
 from lxml import html
 from markdown_it import MarkdownIt
 
-from tasks.escaping import as_markdown
 from tasks.evaluate import EvaluateConfig, evaluate
+from tasks.evaluation.verdict import findings
 from tasks.manifest import Manifest, digest_json
 from tasks.pairs import PAIR_SCHEMA
 from tasks.publish import PublishConfig, publish
-from tasks.verdict import findings
+from tasks.reports.escaping import as_markdown
 
 Make = Callable[..., Any]
 CONFIG = PublishConfig(name="tiny-dpo", license="apache-2.0")

@@ -86,7 +86,7 @@ def test_beer_under_the_recipe_s_rule(source: Any) -> None:
 
 
 def test_licences_worked_out_are_those_that_beer_states(source: Any) -> None:
-    from tasks.licences import licence
+    from tasks.pairing.licences import licence
 
     posts = pl.read_parquet(source("beer.stackexchange.com/beer.stackexchange.com.7z")[1].path("posts.parquet"))
     worked_out = posts.select(licence(pl.lit(None, pl.String), pl.col("created"), pl.col("edited")))

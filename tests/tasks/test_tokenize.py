@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from tasks.encoder import Encoder, PairIds
 from tasks.errors import InputError
-from tasks.gguf_model import read_gguf, tokenizer_of
 from tasks.manifest import Manifest, total
 from tasks.model import BUILT_IN
+from tasks.models.gguf_model import read_gguf, tokenizer_of
 from tasks.store import External, Store, Workspace
-from tasks.template import prompt_text
 from tasks.tokenize import CutIds, TokenizeConfig, cut, tokenize
-from tasks.tokenizer_files import write_tokenizer
+from tasks.tokens.encoder import Encoder, PairIds
+from tasks.tokens.template import prompt_text
+from tasks.tokens.tokenizer_files import write_tokenizer
 
 # The special and added tokens of common models: a post may quote any of them.
 MARKS = [

@@ -17,8 +17,8 @@ import pytest
 
 from tasks.errors import InputError, Transient
 from tasks.ingest import SourceConfig, ingest_source
-from tasks.markdown import to_markdown
-from tasks.outsized import outsized
+from tasks.pairing.markdown import to_markdown
+from tasks.pairing.outsized import outsized
 from tasks.sources import data_files, xml_file
 from tasks.store import Store
 from tasks.workers import WorkerDied

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.logp_store import SCHEMA, LogpStore, pair_keys
-from tasks.token_rows import SCHEMA as ROWS_SCHEMA
+from tasks.scores.logp_store import SCHEMA, LogpStore, pair_keys
+from tasks.tokens.token_rows import SCHEMA as ROWS_SCHEMA
 
 IDS = st.lists(st.integers(0, 2**31 - 1), max_size=4)
 

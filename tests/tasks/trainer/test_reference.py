@@ -8,7 +8,7 @@ import torch
 
 from tasks.errors import RecipeError, StageFailed
 from tasks.reference import ReferenceConfig, reference
-from tasks.scoring import PARTS_SCHEMA, Wanted, _forget_if_other, _inputs, _parts, score_all
+from tasks.scores.scoring import PARTS_SCHEMA, Wanted, _forget_if_other, _inputs, _parts, score_all
 from tasks.store import Silent, Store, Workspace
 from training.batch import make_pack
 from training.config import TrainConfig

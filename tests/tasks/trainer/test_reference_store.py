@@ -17,13 +17,13 @@ from trl.trainer.utils import hash_module
 
 from tasks import reference as stage
 from tasks.errors import StageFailed
-from tasks.logp_store import LogpStore
 from tasks.manifest import Manifest
 from tasks.reference import ReferenceConfig, _space, reference
-from tasks.scoring import Wanted
-from tasks.spot_checks import CHECKED, check_again, drawn
+from tasks.scores.logp_store import LogpStore
+from tasks.scores.scoring import Wanted
+from tasks.scores.spot_checks import CHECKED, check_again, drawn
 from tasks.store import Silent, Store, Workspace
-from tasks.token_rows import read_token_rows
+from tasks.tokens.token_rows import read_token_rows
 from training.config import TrainConfig
 
 TRAIN = TrainConfig(precision="fp32", ranks=1, batch_size=4)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tasks.errors import RecipeError, StageFailed, Surroundings, TransientStageFailure
-from tasks.ranks import _typed
 from tasks.reference import ReferenceConfig, reference
+from tasks.scores.ranks import _typed
 from tasks.store import Silent, Store
 from tasks.train import train
 from training.config import LoraConfig, TrainConfig

@@ -1,0 +1,1 @@
+"""What log-probs, answers, verdicts and benchmarks say of a model, and how sure that is."""

@@ -1,0 +1,115 @@
+"""Two models on the same benchmarks, compared item by item.
+
+in   benchmarks.json and items.parquet of either (tasks/benchmark.py)
+out  for metrics.json: `benchmarks`, one entry a benchmark: before, after, the difference and its 95 % interval;
+     `benchmark_notes`: how that was made, warnings, and the paper's rows beside its own model
+
+Shapes: N items. Both models are asked the same items, so the standard error of the difference is that of the N
+differences: sd / sqrt(N). Where a metric is not the mean of its items, the two standard errors are added as squares,
+which is wider than need be.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from tasks.errors import StageFailed
+from tasks.evaluation.statistics import Z_95, FloatArray
+from tasks.evaluation.suite import CATEGORIES, PUBLISHED, PUBLISHED_START, SUITE
+from tasks.manifest import Manifest
+
+_SAME: Final = 1e-6  # a mean of items that is so near the metric is the metric
+
+
+def compared_benchmarks(start: Manifest, tuned: Manifest, model: Manifest) -> dict[str, Any]:
+    """`benchmarks` and `benchmark_notes`. `model` is the start model's manifest: it may be the paper's own."""
+    before, after = (json.loads(one.path("benchmarks.json").read_text(encoding="utf-8")) for one in (start, tuned))
+    items = [pl.read_parquet(one.path("items.parquet")) for one in (start, tuned)]
+    tasks = []
+    for first, second in zip(before, after, strict=True):
+        name = first["name"]
+        of = [frame.filter(benchmark=name) for frame in items]
+        tasks.append(_compared(first, second, *of))
+    notes: dict[str, Any] = {
+        "interval": "95 %, normal, of the differences item by item where they are known",
+        "warnings": warnings(tasks),
+    }
+    if model.config.get("repo") == PUBLISHED_START:
+        notes["published"] = _beside_published(tasks)
+    return {"benchmarks": tasks, "benchmark_notes": notes}
+
+
+def _compared(
+    first: Mapping[str, Any], second: Mapping[str, Any], before: pl.DataFrame, after: pl.DataFrame
+) -> dict[str, Any]:
+    """One benchmark. `difference` is after less before, whichever is better."""
+    known = {one.name: one for one in SUITE}.get(first["name"])
+    made: dict[str, Any] = {
+        "name": first["name"], "task": first["task"], "metric": first["metric"], "shots": first["shots"],
+        "category": known.category if known else "other", "as_published": bool(known and known.same and first["whole"]),
+        "note": known.note if known else "", "higher_is_better": first["higher_is_better"], "items": first["asked"],
+    }  # fmt: skip
+    made |= {"before": first["value"], "after": second["value"]}
+    pairs = before.join(after, on=["task", "doc"], how="inner", suffix="_tuned", maintain_order="left")
+    if pairs.filter(pl.col("digest") != pl.col("digest_tuned")).height or not before.height == after.height:
+        raise StageFailed(
+            f"benchmark {first['name']}: the two models were not asked the same items; build both again with "
+            "--force evaluate"
+        )
+    values = [pairs[column].to_numpy() for column in ("value", "value_tuned")]
+    own = [_is_mean(one["value"], column) for one, column in zip((first, second), values, strict=True)]
+    errors = [
+        standard_error(column) if mine else one["stderr"]
+        for one, column, mine in zip((first, second), values, own, strict=True)
+    ]
+    made |= {"before_error": errors[0], "after_error": errors[1], "paired": all(own)}
+    if all(own):
+        error = standard_error(values[1] - values[0])
+    else:
+        known_errors = [one for one in errors if one is not None]
+        error = math.hypot(*known_errors) if len(known_errors) == 2 else None
+    difference = second["value"] - first["value"]
+    half = None if error is None else Z_95 * error
+    return made | {
+        "difference": difference, "difference_error": error,
+        "low": None if half is None else difference - half, "high": None if half is None else difference + half,
+    }  # fmt: skip
+
+
+def _is_mean(value: float, items: FloatArray) -> bool:
+    return len(items) > 0 and abs(float(items.mean()) - value) < _SAME
+
+
+def standard_error(values: FloatArray) -> float | None:
+    """That of the mean of `values` (N,); None where one value says nothing of chance."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def _beside_published(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Percent by category: the paper's rows, and the mean of ours where all that is ours is measured as theirs."""
+    columns = [*CATEGORIES, "average"]
+    rows: dict[str, dict[str, float | None]] = {
+        name: dict(zip(columns, row, strict=True)) for name, row in PUBLISHED.items()
+    }
+    for side, model in (("before", "start"), ("after", "tuned")):
+        means: dict[str, float | None] = {}
+        for category in CATEGORIES:
+            same = [100 * one[side] for one in tasks if one["category"] == category and one["as_published"]]
+            whole = sum(one.category == category and (one.same or one.task is None) for one in SUITE)
+            means[category] = sum(same) / len(same) if same and len(same) == whole else None
+        rows[f"this run, {model}"] = means | {"average": None}
+    return {"columns": columns, "rows": rows}
+
+
+def warnings(tasks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where tuning hurt beyond chance, in sentences."""
+    said = []
+    for one in tasks:
+        end = one["high"] if one["higher_is_better"] else one["low"]
+        if end is not None and (end < 0 if one["higher_is_better"] else end > 0):
+            said.append(f"The tuned model is worse than the start model on {one['name']}, beyond chance.")
+    return said

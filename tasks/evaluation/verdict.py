@@ -1,0 +1,39 @@
+"""What the gate on results found, in sentences for the card and the report, and the waiver where there is one."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from data_checks.better import hurt_benchmarks, unmet
+from tasks.reports.figures import percent
+
+_SEEN: Final = {
+    "over_start_low": (
+        "Pair by pair, the lower end of what it is right beyond the start model is {} of the pairs: it is not shown to "
+        "be right more often."
+    ),
+    "at_equal_length_low": (
+        "At equal length of both answers the lower end of its interval is {}, and a coin gets 50 %: it may have "
+        "learned nothing but length."
+    ),
+    "beyond_length_low": (
+        "Pair by pair, the lower end of what it is right beyond always picking the longer answer is {} of the pairs: "
+        "it is not shown to beat that rule."
+    ),
+    "start_gain_high": (
+        "By log-probs alone it ranks the held-out pairs worse than the start model: the upper end of the change is {}."
+    ),
+}
+
+
+def findings(metrics: Mapping[str, Any]) -> list[str]:
+    """Why the tuned model is not shown to be better than its start; empty where it is, or was not evaluated."""
+    said = [_SEEN[demand.column].format(percent(value)) for demand, value in unmet(metrics)]
+    return said + [f"It hurts a benchmark. {hurt}." for hurt in hurt_benchmarks(metrics)]
+
+
+def waived(waiver: str | None) -> str | None:
+    """The sentence about a waiver."""
+    if waiver is None:
+        return None
+    reason = waiver if waiver.endswith((".", "!", "?")) else f"{waiver}."
+    return f"Published under a waiver of the demand to be better than the start model. Reason given: {reason}"

@@ -1,0 +1,1 @@
+"""Start models, from wherever they come."""

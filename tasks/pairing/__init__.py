@@ -1,0 +1,1 @@
+"""Posts -> pairs: which answers are compared, and what their texts become."""

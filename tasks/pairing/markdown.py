@@ -1,0 +1,142 @@
+r"""A post's HTML -> Markdown.
+
+The library does the work. What it does not know of is LaTeX, which Stack Exchange leaves in the text for MathJax: it
+would double a `\\` at the end of a line, escape a line that begins with `+`, and drop indentation. So maths and
+backslashes are put away before and put back after.
+"""
+
+import re
+from dataclasses import replace
+from functools import cache
+from html import unescape
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tasks.pairing.outsized import LONG, outsized
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from html_to_markdown._html_to_markdown import ConversionOptions as NativeOptions
+    from html_to_markdown._html_to_markdown import ConversionResult
+
+# A stand-in is a number between two of one of these characters; a post that has the first is given the next.
+_MARKS: Final = [chr(code) for code in range(0xE0A0, 0xE0E0)]  # private use
+_TAG: Final = re.compile(r"<(/?)(pre|code)?(?![a-zA-Z0-9])[^<>]*>|<[^<>]*>", re.IGNORECASE)
+_AWAY: Final = re.compile(
+    r"\\\$"  # a dollar that is none of MathJax's
+    r"|\$\$[^$]+\$\$"
+    r"|\$[^$]+\$"
+    r"|\\begin\{([a-zA-Z]+\*?)\}.{0,4000}?\\end\{\1\}"
+    r"|\\+",
+    re.DOTALL,
+)
+# Over posts with no other tags than these the library's quick way gives the same, in half the time.
+_NOT_PLAIN: Final = re.compile(r"<(?!/?(?:p|a|em|strong|code|pre|img|h[1-3]|b|i)[ >])")
+_GROWTH: Final = 5  # times the HTML; links made absolute and tables in pipes stay far below
+_LONGEST_MATHS: Final = 200_000  # characters of a post; no true one has more, and the search could take long
+
+
+class Converted(NamedTuple):
+    """What became of a post."""
+
+    text: str
+    complete: bool
+    """False where the HTML is too deep or too odd to be converted whole."""
+
+
+def to_markdown(html: str, site: str) -> Converted:
+    """The Markdown of a post of `site`, stripped. Links relative to the site are made absolute, code is left alone."""
+    library = _library(site)
+    if outsized(html):
+        return Converted("", False)
+    hidden, mark = html, None
+    away: list[str] = []
+    if ("$" in html or "\\" in html) and len(html) <= _LONGEST_MATHS:
+        mark = next((mark for mark in _MARKS if mark not in html), None)
+        if mark is not None:
+            hidden = _put_away(html, mark, away)
+    options = library.options
+    if len(html) <= LONG and _NOT_PLAIN.search(hidden) is None:
+        options = library.plain_options
+    elif "</table>" in hidden:  # without the empty paragraph a table in a div runs into a quotation that follows
+        hidden = hidden.replace("</table>", "</table><p></p>")
+    if '<pre class="lang-none ' in hidden:
+        hidden = hidden.replace('<pre class="lang-none ', '<pre class="')
+    try:
+        result = library.convert(hidden, options)
+    except library.failures:  # what it panics at, too: lists in preformatted text, and what else no editor makes
+        return Converted("", False)
+    text = result.content or ""
+    if away:
+        text = _put_back(text, str(mark), away)
+    warnings = result.warnings
+    if len(text) > max(LONG, _GROWTH * len(html)):
+        return Converted("", False)
+    complete = not warnings or all(str(warning.kind) != "depth_limit_exceeded" for warning in warnings)
+    return Converted(text.strip(), complete)
+
+
+def _put_away(html: str, mark: str, away: list[str]) -> str:
+    """`html` with a stand-in for each piece of maths and each backslash of its text; code and tags are left alone."""
+
+    def stand_in(found: re.Match[str]) -> str:
+        away.append(unescape(found[0]))
+        return f"{mark}{len(away) - 1}{mark}"
+
+    pieces = []
+    at = depth = 0
+    for tag in _TAG.finditer(html):
+        text = html[at : tag.start()]
+        pieces += [text if depth else _AWAY.sub(stand_in, text), tag[0]]
+        at = tag.end()
+        if tag[2]:
+            depth = max(0, depth + (-1 if tag[1] else 1))
+    text = html[at:]
+    pieces.append(text if depth else _AWAY.sub(stand_in, text))
+    return "".join(pieces)
+
+
+def _put_back(text: str, mark: str, away: list[str]) -> str:
+    """`text` with what was put away; its further lines are quoted where its first one is."""
+    place = re.compile(f"{mark}([0-9]+){mark}")
+
+    def original(found: re.Match[str]) -> str:
+        piece = away[int(found[1])]
+        if "\n" not in piece:
+            return piece
+        line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
+        quoted = re.match(r"[> ]*", line)
+        return piece.replace("\n", f"\n{quoted[0]}") if quoted and ">" in quoted[0] else piece
+
+    return place.sub(original, text)
+
+
+class _Library(NamedTuple):
+    """html-to-markdown with its options made: its Python face makes them anew for each text, at twice the time."""
+
+    convert: "Callable[[str, NativeOptions], ConversionResult]"
+    options: "NativeOptions"
+    plain_options: "NativeOptions"
+    failures: type[Exception]
+
+
+@cache
+def _library(site: str) -> _Library:
+    from html_to_markdown import ConversionOptions
+    from html_to_markdown._html_to_markdown import convert
+    from html_to_markdown.api import _to_rust_conversion_options
+    from html_to_markdown.exceptions import ConversionError
+
+    options = ConversionOptions(
+        base_url=f"https://{site}/",
+        bullets="-",
+        sup_symbol="<sup>",  # Stack Exchange's own way of writing it; without a sign 10<sup>6</sup> would become 106
+        sub_symbol="<sub>",
+        compact_tables=True,  # columns padded to one width would be tokens for nothing
+        extract_metadata=False,
+        tier_strategy="tier2",
+    )
+    thorough = _to_rust_conversion_options(options)
+    quick = _to_rust_conversion_options(replace(options, tier_strategy="tier1"))
+    assert thorough is not None and quick is not None
+    return _Library(convert, thorough, quick, ConversionError)

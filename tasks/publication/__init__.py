@@ -1,0 +1,1 @@
+"""What goes out with a model: cards, attribution, lineage, and forms for hubs and other trainers."""

@@ -1,0 +1,1 @@
+"""Log-probs of pairs: computed by ranks, kept by content, checked again."""

@@ -1,0 +1,94 @@
+"""Intervals and tests, against closed forms, scipy and scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
+
+from tasks.evaluation.statistics import Ratio, bootstrap, coin_range, mcnemar, mean, resamples, wilson
+
+
+def test_a_bootstrap_interval_of_independent_pairs_is_the_normal_one() -> None:
+    right = np.array([1.0] * 1200 + [0.0] * 800)
+    units = np.arange(2000)
+    found = bootstrap({"accuracy": mean(right)}, units, times=2000, seed=1)["accuracy"]
+    half = norm.ppf(0.975) * math.sqrt(0.6 * 0.4 / 2000)
+    assert found.value == 0.6
+    assert found.low == pytest.approx(0.6 - half, abs=0.003)
+    assert found.high == pytest.approx(0.6 + half, abs=0.003)
+
+
+def test_ten_copies_of_each_pair_in_one_question_make_nothing_surer() -> None:
+    once = np.random.default_rng(0).integers(0, 2, 300).astype(float)
+    alone = bootstrap({"a": mean(once)}, np.arange(300), times=500, seed=3)["a"]
+    copied = bootstrap({"a": mean(np.repeat(once, 10))}, np.repeat(np.arange(300), 10), times=500, seed=3)["a"]
+    assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high))
+    pretended = bootstrap({"a": mean(np.repeat(once, 10))}, np.arange(3000), times=500, seed=3)["a"]
+    assert pretended.high - pretended.low < 0.5 * (alone.high - alone.low)
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
+    generator = np.random.default_rng(5)
+    covered = 0
+    for seed in range(200):
+        skill = generator.normal(0.6, 0.15, 80).clip(0, 1)  # questions differ, their pairs agree
+        right = (generator.random((80, 4)) < skill[:, None]).astype(float).ravel()
+        found = bootstrap({"a": mean(right)}, np.repeat(np.arange(80), 4), times=300, seed=seed)["a"]
+        covered += found.low <= 0.6 <= found.high
+    assert 180 <= covered <= 198
+
+
+def test_the_order_of_the_pairs_changes_no_interval() -> None:
+    generator = np.random.default_rng(1)
+    right, units = generator.integers(0, 2, 50).astype(float), generator.integers(0, 20, 50)
+    units[:20] = np.arange(20)
+    order = generator.permutation(50)
+    first = bootstrap({"a": mean(right)}, units, times=100, seed=7)
+    assert bootstrap({"a": mean(right[order])}, units[order], times=100, seed=7) == first
+    assert bootstrap({"a": mean(right)}, units, times=100, seed=8) != first
+
+
+def test_resamples_are_the_same_numbers_for_ever() -> None:
+    assert [draw.tolist() for draw in resamples(5, 2, 42)] == [[1, 4, 4, 4, 1], [2, 4, 2, 0, 2]]
+
+
+def test_a_quotient_of_sums_weighs_each_pair_by_its_length() -> None:
+    ratio = Ratio(np.array([-10.0, -1.0]), np.array([100.0, 1.0]), share=False)
+    assert bootstrap({"drift": ratio}, np.array([0, 1]), times=10, seed=0)["drift"].value == pytest.approx(-11 / 101)
+
+
+def test_where_every_resample_agrees_wilson_answers_for_the_questions() -> None:
+    found = bootstrap({"a": mean(np.ones(40))}, np.repeat(np.arange(20), 2), times=50, seed=0)["a"]
+    expected = binomtest(20, 20).proportion_ci(method="wilson")
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, expected.low, expected.high))
+
+
+def test_one_question_gives_no_interval_to_a_mean_that_is_no_share() -> None:
+    found = bootstrap({"margin": mean(np.array([0.5, 1.5]), share=False)}, np.array([0, 0]), times=50, seed=0)["margin"]
+    assert (found.value, found.low, found.high) == (1.0, None, None)
+
+
+def test_a_mean_over_no_pairs_is_null() -> None:
+    nowhere = mean(np.ones(3), where=np.zeros(3, dtype=bool))
+    assert bootstrap({"a": nowhere}, np.arange(3), times=5, seed=0)["a"].value is None
+
+
+@given(st.integers(1, 400), st.data())
+def test_wilson_is_scipys(count: int, data: st.DataObject) -> None:
+    right = data.draw(st.integers(0, count))
+    expected = binomtest(right, count).proportion_ci(method="wilson")
+    assert wilson(right, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_mcnemar_counts_only_the_pairs_on_which_two_models_differ() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(5, 5) == 1.0
+    assert mcnemar(0, 8) == pytest.approx(2 * 0.5**8)  # both tails of eight heads
+    assert mcnemar(3, 9) == pytest.approx(binomtest(3, 12).pvalue)
+
+
+def test_coins_on_100_pairs_end_between_40_and_60_percent() -> None:
+    assert coin_range(100) == (0.4, 0.6)
