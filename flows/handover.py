@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -120,6 +121,8 @@ def train_elsewhere(wanted: Handover, work_dir: Path) -> str:
     from prefect.exceptions import TerminationSignal
 
     child = _latest(wanted)
+    if child is not None:
+        child = _settled(child)
     if child is None or (child.state is not None and child.state.is_final() and not child.state.is_completed()):
         child = _start(wanted, child)
     _say(f"{child.name} runs on pool {wanted.deployment.work_pool_name}")
@@ -137,6 +140,22 @@ def _latest(wanted: Handover) -> "FlowRun | None":
     """The newest training run that this run has started, in whichever attempt."""
     runs = _children(wanted)
     return max(runs, key=lambda run: str(run.created)) if runs else None
+
+
+def _settled(child: "FlowRun") -> "FlowRun":
+    """The run as it is when no automation will bring it back any more.
+
+    Pipeline and training often crash together. A second training beside the first would hold the slot that the first
+    one, scheduled again by the automation, waits for.
+    """
+    end = time.monotonic() + REVIVED_WITHIN
+    while child.state is not None and child.state.is_crashed() and time.monotonic() < end:
+        if datetime.now(UTC) - child.state.timestamp > timedelta(seconds=REVIVED_WITHIN):
+            break
+        time.sleep(POLL)
+        with api() as client:
+            child = client.read_flow_run(child.id)
+    return child
 
 
 def _children(wanted: Handover) -> "list[FlowRun]":
