@@ -82,7 +82,7 @@ def test_a_run_is_reused_whole_retraced_and_rebuilt_exactly_where_a_setting_bear
     assert [stage for stage, entry in plan["stages"].items() if not entry["reused"]] == ["train", "evaluate", "publish"]
 
 
-def test_the_same_recipe_in_another_work_folder_gives_the_same_bytes(
+def test_another_work_folder_gets_the_same_bytes_and_another_host_that_sees_it_makes_nothing_again(
     first: dict[str, Any], shell: Shell, tiny_recipe: Path
 ) -> None:
     done = shell.run("run", str(tiny_recipe), "--json", "--set", "work_dir=elsewhere")
@@ -90,6 +90,18 @@ def test_the_same_recipe_in_another_work_folder_gives_the_same_bytes(
     second = json.loads(done.out)
     for stage in STAGES:
         assert digests(second["stages"][stage]["folder"]) == digests(first["stages"][stage]["folder"]), stage
+
+    as_another_host = ["unshare", "--uts", "sh", "-c", 'hostname another-host && exec "$0" "$@"']
+    if subprocess.run([*as_another_host, "true"], capture_output=True).returncode != 0:
+        pytest.skip("this user may not name a host")
+    (shell.folder / "elsewhere").rename(shell.folder / "mounted")
+    there = subprocess.run(
+        [*as_another_host, PREFSTACK, "run", str(tiny_recipe), "--json", "--set", "work_dir=mounted"],
+        cwd=shell.folder, env=dict(shell.environment), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert there.returncode == 0, there.stderr[-3000:]
+    reused = {stage: entry["reused"] for stage, entry in json.loads(there.stdout)["stages"].items()}
+    assert reused == dict.fromkeys(STAGES, True)
 
 
 def digests(folder: str) -> dict[str, str]:
