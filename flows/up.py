@@ -74,7 +74,10 @@ def up(port: int, files_port: int, work_dir: Path, pools: Sequence[str]) -> None
             server.append(Child("server", _server_command(url), _settings(SERVER_SETTINGS), logs / "server.log"))
             server[0].start()
         stack.enter_context(_configured(url))
-        await_server(url, server[0].process if server else None, SERVER_START if server else 5.0)
+        if server:
+            await_server(url, server[0].process, SERVER_START, server[0].log)
+        else:
+            await_server(url, None, 5.0)
         for change in prepare_server():
             say(f"{change.kind} {change.name}: {change.what}")
         environment = _settings(WORKER_SETTINGS) | {
