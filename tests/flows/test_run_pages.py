@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows.artifact_tables import gate_table
 from flows.run_pages import gate_html, lineage_svg, write_gate
 from flows.trainer_log import TAIL, trainer_log
 from tasks.errors import StageFailed
@@ -60,6 +61,9 @@ def test_the_page_of_a_gate_shows_what_failed_and_runs_nothing_that_a_row_says(t
     assert "1 of 2 expectations fail" in page and "no (critical)" in page and "A pair counts once." in page
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "http" not in page  # nothing from elsewhere
+    waived = gate_html("sampled", "sample-ab", {"rows": 9, "expectations": [failed | {"waived": "known <b>"}]})
+    assert "no (waived: known &lt;b&gt;)" in waived and "no (critical)" not in waived
+    assert gate_table({"expectations": [failed | {"waived": "known"}]})[0]["held"] == "waived: known"
     path = write_gate("sampled", "sample-ab", {"rows": 9, "expectations": [failed]}, tmp_path)
     assert path == tmp_path / "gates" / "sampled.html" and path.is_file()
 
