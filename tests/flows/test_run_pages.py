@@ -3,12 +3,14 @@
 import logging
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flows.artifact_tables import gate_table
 from flows.run_pages import gate_html, lineage_svg, write_gate
+from flows.slot import log_name
 from flows.trainer_log import TAIL, trainer_log
 from tasks.errors import StageFailed
 
@@ -86,6 +88,21 @@ def test_a_failed_training_says_the_end_of_its_log_and_keeps_the_whole(tmp_path:
     # What is said while it goes on is throttled.
     info = [text for level, text in said if level == logging.INFO]
     assert 0 < len(info) <= 21 and "more lines" in info[-1]
+
+
+def test_the_logs_of_both_models_examinations_are_kept(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    for subject, fingerprint in (("model", "ab"), ("train", "cd")):
+        folder = tmp_path / "partial" / f"benchmark-{fingerprint}" / "benchmark"
+        folder.mkdir(parents=True)
+        name = log_name("benchmark", (SimpleNamespace(stage=subject), "config"))
+        with trainer_log("benchmark", f"benchmark-{fingerprint}", tmp_path, run, lambda level, text: None, name):
+            (folder / "benchmark.log").write_text(subject)
+    assert {path.name: path.read_text() for path in run.iterdir()} == {
+        "benchmark-start.log": "model", "benchmark-tuned.log": "train",
+    }  # fmt: skip
+    assert log_name("train", ()) == "train"
 
 
 def test_a_log_of_an_earlier_attempt_is_not_said_again(tmp_path: Path) -> None:
