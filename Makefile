@@ -33,9 +33,14 @@ test: $(STAMP)  ## the default tests
 test-slow: $(STAMP)  ## tests that take minutes: parity at full size
 	$(BIN)/python -m pytest -q -m 'slow and not gpu'
 
-test-faults: $(STAMP)  ## kills, crashes, real servers, the UI in a browser (Debian's chromium, installed if missing)
+# Debian's postgresql would start a server of the whole machine: the tests start one of their own.
+test-faults: $(STAMP)  ## kills, crashes, real servers, the UI in a browser (Debian's chromium and postgresql, installed if missing)
 	command -v chromium >/dev/null || { apt-get update -q && \
 	  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends chromium fonts-liberation; }
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -q && \
+	  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends postgresql-common && \
+	  sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf && \
+	  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends postgresql; }
 	$(BIN)/python -m pytest -q -m 'faults and not gpu'
 
 test-gpu: $(STAMP)  ## tests that need a CUDA device

@@ -28,3 +28,12 @@ class Check:
     """From a stage folder and a column of counts to the ids of some rows that were counted."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """What the suite was given and depends on, such as sizes."""
+    critical: tuple[str, ...] = ()
+    """Names of what is critical, as `named` gives them: known without Great Expectations."""
+    waived: Mapping[str, str] = field(default_factory=dict)
+    """Names of what may fail without stopping the run, and why. No part of what is stored."""
+
+
+def named(expectation: str, column: str) -> str:
+    """What one expectation of a check is called: the column that it is about, or else what it expects."""
+    return column or expectation

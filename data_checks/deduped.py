@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from data_checks.check import Check
-from data_checks.faults import Fault, examples, expectations, some_rows, tally
+from data_checks.faults import Fault, critical, examples, expectations, some_rows, tally
 from data_checks.pair_faults import COLUMNS, FAULTS, duplicate_id
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def check() -> Check:
         frame=lambda folder: tally(_pairs(folder), _FAULTS),
         suite=suite,
         examples=lambda folder, column: examples(_pairs(folder), _FAULTS, column, pl.col("pair_id")),
+        critical=critical(_FAULTS),
     )
 
 

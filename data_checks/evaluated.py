@@ -11,7 +11,7 @@ import polars as pl
 
 from data_checks.better import SCHEMA, numbers
 from data_checks.check import Check
-from data_checks.faults import Fault, examples, expectations, tally
+from data_checks.faults import Fault, critical, examples, expectations, tally
 from data_checks.pair_faults import duplicate_id
 from data_checks.publishable import demands
 from data_checks.publishable import examples as hurt
@@ -87,6 +87,7 @@ def check() -> Check:
         examples=lambda folder, column: (
             examples(_rows(folder), _FAULTS, column, pl.col("pair_id")) or hurt(folder, column)
         ),
+        critical=(*critical(_FAULTS), "accuracy", "loss"),
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from data_checks.check import Check
-from data_checks.faults import EXAMPLES, Fault, examples, expectations, some_rows, tally
+from data_checks.faults import EXAMPLES, Fault, critical, examples, expectations, some_rows, tally
 from data_checks.pair_faults import COLUMNS, FAULTS, duplicate_id
 from data_checks.post_ids import repeated_and_orphans
 
@@ -65,7 +65,9 @@ def check() -> Check:
         found = tally(_pairs(folder), PAIR_FAULTS) if _has_pairs(folder) else _posts_tally(folder)
         return found.with_columns(pl.lit(None, pl.Int64).alias(name) for name in every if name not in found.columns)
 
-    return Check(name="ingested", version=1, frame=frame, suite=suite, examples=_failing)
+    return Check(
+        name="ingested", version=1, frame=frame, suite=suite, examples=_failing, critical=critical(every.values())
+    )
 
 
 def _posts_tally(folder: Path) -> pl.DataFrame:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from data_checks.check import Check
-from data_checks.faults import Fault, examples, expectations, some_rows, tally
+from data_checks.faults import Fault, critical, examples, expectations, some_rows, tally
 from data_checks.pair_faults import COLUMNS, FAULTS, duplicate_id
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def check(min_gap: int = 0) -> Check:
         suite=suite,
         examples=lambda folder, column: examples(_pairs(folder), faults, column, pl.col("pair_id")),
         config={"min_gap": min_gap},
+        critical=critical(faults),
     )
 
 

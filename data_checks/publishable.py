@@ -32,7 +32,10 @@ def check() -> Check:
         missing = gxe.ExpectColumnValuesToBeBetween(column="unknown", max_value=0, notes=UNKNOWN)
         return gx.ExpectationSuite(name="publishable", expectations=[*demands("critical"), missing])
 
-    return Check(name="publishable", version=1, frame=view, suite=suite, examples=examples)
+    return Check(
+        name="publishable", version=1, frame=view, suite=suite, examples=examples,
+        critical=(*(demand.column for demand in DEMANDS), "hurt_benchmarks", "unknown"),
+    )  # fmt: skip
 
 
 def demands(severity: str) -> "list[Expectation]":

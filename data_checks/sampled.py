@@ -90,4 +90,5 @@ def check(size: int | None, held_out: int) -> Check:
         suite=suite,
         row_id="pair_id",
         config={"size": size, "held_out": held_out},
+        critical=("expect_table_row_count_to_equal", "pair_id", "rank_gap", "leaks"),
     )

@@ -107,4 +107,15 @@ def check(max_length: int) -> Check:
         suite=suite,
         row_id="pair_id",
         config={"max_length": max_length},
+        critical=(
+            "pair_id",
+            "prompt_tokens",
+            "chosen_tokens",
+            "rejected_tokens",
+            "longest",
+            "sides_differ",
+            "chosen_end",
+            "rejected_end",
+            "early_ends",
+        ),
     )

@@ -106,7 +106,7 @@ def gate_table(result: Mapping[str, Any]) -> list[Record]:
     """One record an expectation, those that failed first: what it is about, how grave it is, and what was seen."""
     return [
         {
-            "held": "yes" if entry["success"] else "NO",
+            "held": "yes" if entry["success"] else f"waived: {entry['waived']}" if "waived" in entry else "NO",
             "expectation": entry["expectation"],
             "column": entry.get("column") or "",
             "severity": entry["severity"],

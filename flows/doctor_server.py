@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,13 @@ def server_checks(url: str, work_dir: Path) -> Iterator[Entry]:
     yield entry(
         "the server's version", version == __version__, str(version), f"run Prefect {__version__} on the server"
     )
+    reached = database_answers(url)
+    yield entry(
+        "the server's database", reached, "answers" if reached else "the server cannot reach it",
+        "start it; the server finds it again by itself (PREFECT_SERVER_DATABASE_CONNECTION_URL names it)",
+    )  # fmt: skip
+    if not reached:
+        return
     missing = missing_on_server()
     said = "; ".join(f"{change.kind} {change.name} {change.what}" for change in missing)
     yield entry(
@@ -62,6 +70,15 @@ def server_checks(url: str, work_dir: Path) -> Iterator[Entry]:
         for pool in POOLS:
             yield from _pool(client, pool)
         yield from _shared_store(client, work_dir)
+
+
+def database_answers(url: str) -> bool:
+    """Whether the server at `url` can reach its database; it says so without a password."""
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/ready", timeout=15):
+            return True
+    except OSError:
+        return False
 
 
 def host_checks(work_dir: Path) -> Iterator[Entry]:

@@ -34,8 +34,10 @@ def further_evaluations(
                 store, parts["generate"], made["held_out"], asked.generate.judge, recipe.seed, asked.bootstrap
             )
     if asked.benchmarks is not None:
+        judge = asked.generate.judge if asked.generate is not None else None
+        withheld = (judge.key_env,) if judge is not None and judge.key_env else ()
         for side, subject in (("start", made["model"]), ("tuned", made["train"])):
-            parts[f"benchmark_{side}"] = steps.benchmark(store, subject, asked.benchmarks, recipe.train)
+            parts[f"benchmark_{side}"] = steps.benchmark(store, subject, asked.benchmarks, recipe.train, withheld)
     if not parts:
         return judged, {}
     whole = steps.results(store, judged, parts, made["model"], made["train"])

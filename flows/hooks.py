@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.recipe import load_recipe
 from flows.runs import empty_summary
-from flows.variations import sweep_file
+from flows.variations import empty_sweep, sweep_file
 from tasks.scores.orphans import end_orphans
 from tasks.store import write_text
 
@@ -39,10 +39,14 @@ def _finish(flow_run: "FlowRun", kind: str, status: int, message: str) -> None:
         message += f"; ended processes that were left: {', '.join(map(str, ended))}"
     with suppress(Exception):  # a hook that fails would be reported in place of what it is about
         path = summary_file(flow_run.parameters, flow_run.name)
-        summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty_summary(path.parent.name)
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else _empty(flow_run.parameters, path)
         if path.parent.is_dir():
             summary["error"] = {"status": status, "stage": None, "kind": kind, "message": message}
             write_text(path, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+
+
+def _empty(parameters: dict[str, Any], path: Path) -> dict[str, Any]:
+    return empty_sweep(path.stem) if "vary" in parameters else empty_summary(path.parent.name)
 
 
 def summary_file(parameters: dict[str, Any], flow_run_name: str) -> Path:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from flows.gates import GatesConfig
 from tasks.dedupe import DedupeConfig
 from tasks.errors import RecipeError
 from tasks.evaluate import EvaluateConfig
@@ -57,6 +58,7 @@ class Recipe(BaseModel):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
+    gates: GatesConfig = GatesConfig()
 
     @model_validator(mode="after")
     def _one_precision(self) -> "Recipe":

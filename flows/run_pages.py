@@ -130,10 +130,11 @@ def gate_html(name: str, subject: str, result: Mapping[str, Any]) -> str:
 
 
 def _gate_row(entry: Mapping[str, Any]) -> str:
-    kind = "yes" if entry["success"] else str(entry["severity"])
+    waived = entry.get("waived")
+    kind = "yes" if entry["success"] else "warning" if waived else str(entry["severity"])
     asked = ", ".join(f"{key} = {value}" for key, value in entry["arguments"].items() if not key.startswith("column"))
     cells = [
-        "yes" if entry["success"] else f"no ({entry['severity']})",
+        "yes" if entry["success"] else f"no (waived: {waived})" if waived else f"no ({entry['severity']})",
         str(entry["expectation"]).removeprefix("expect_").replace("_", " "),
         str(entry.get("column") or ""), asked, str(entry.get("seen", "")),
         ", ".join(str(example) for example in entry.get("examples", [])[:20]), str(entry.get("notes") or ""),

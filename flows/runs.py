@@ -125,7 +125,10 @@ def open_run(name: str, recipe: Recipe) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     settings = recipe.model_dump(mode="json")
     write_text(folder / "recipe.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    return Run(name, folder, empty_summary(name))
+    summary = empty_summary(name)
+    if recipe.gates.waive:
+        summary["waived"] = dict(recipe.gates.waive)
+    return Run(name, folder, summary)
 
 
 def follow(run: Run, stages: Iterable[tuple[Stage, list[Manifest]]], until: Stage | None) -> Summary:

@@ -6,6 +6,7 @@ itself. Started here, before anything heavy is imported, the two start-ups overl
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from tasks.errors import Surroundings
 
 START_WITHIN: Final = 120.0  # seconds; the first start also creates the database
 STOP_WITHIN: Final = 10.0
+_ERROR: Final = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception): .*$", re.MULTILINE)
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -58,16 +60,15 @@ def temporary_server() -> Iterator[subprocess.Popen[bytes]]:
             server.wait()
 
 
-def await_server(url: str, server: subprocess.Popen[bytes] | None, within: float = START_WITHIN) -> None:
-    """Return when the API at `url` is healthy; Surroundings says when it is not to be."""
+def await_server(
+    url: str, server: subprocess.Popen[bytes] | None, within: float = START_WITHIN, log: Path | None = None
+) -> None:
+    """Return when the API at `url` is healthy; Surroundings says when it is not to be, and what `log` says of it."""
     end = time.monotonic() + within
     said = "it did not answer"
     while time.monotonic() < end:
         if server is not None and server.poll() is not None:
-            raise Surroundings(
-                f"the temporary Prefect server ended at its start with status {server.returncode}: "
-                "`prefstack doctor` or `prefect server start` shows why"
-            )
+            raise Surroundings(_ended_at_start(server.returncode, log))
         try:
             with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5) as answer:
                 if answer.status == 200:
@@ -81,6 +82,22 @@ def await_server(url: str, server: subprocess.Popen[bytes] | None, within: float
             break
         time.sleep(0.05)
     raise Surroundings(f"the Prefect server at {url} cannot be reached: {said}")
+
+
+def _ended_at_start(status: int, log: Path | None) -> str:
+    if log is None:
+        return (
+            f"the temporary Prefect server ended at its start with status {status}: "
+            "`prefstack doctor` or `prefect server start` shows why"
+        )
+    why = last_error(log) or "it does not say why"
+    return f"the Prefect server ended at its start with status {status}: {why}; its log is {log}"
+
+
+def last_error(log: Path) -> str | None:
+    """The error that the last traceback in `log` ends with, such as a database that refuses the password."""
+    found = _ERROR.findall(log.read_text(encoding="utf-8", errors="replace")[-100_000:])
+    return found[-1][:300] if found else None
 
 
 def configured_api() -> str | None:

@@ -104,6 +104,8 @@ def run_text(summary: dict[str, Any], work_dir: Path | None) -> str:
         parts.append(results_table(metrics))
     for further in further_tables(metrics or {}):
         parts += further_parts(further)
+    for check, reason in summary.get("waived", {}).items():
+        parts.append(f"[yellow]waived[/] {check}: {escape(reason)}")
     if summary["model"]:
         parts.append(f"model   {summary['model']}\nreport  {Path(summary['model']).parent / 'report.html'}")
     if summary["error"]:

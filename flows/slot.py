@@ -51,9 +51,16 @@ def devices_for(
         ranks = next(config.ranks for config in given if isinstance(config, TrainConfig))
         with (
             counted(stage, found[0].name if found else "CPU", ranks, run_folder),
-            trainer_log(stage, planned.folder.name, store.work_dir, run_folder, run_log_line()),
+            trainer_log(stage, planned.folder.name, store.work_dir, run_folder, run_log_line(), log_name(stage, given)),
         ):
             yield
+
+
+def log_name(stage: str, given: tuple[Any, ...]) -> str:
+    """What the log of a stage is called in the run's folder: two models are examined in one run."""
+    if stage != "benchmark":
+        return stage
+    return "benchmark-start" if given[0].stage == "model" else "benchmark-tuned"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from data_checks import deduped, evaluated, ingested, paired, publishable, sampled, tokenized
 from flows.evaluations import further_evaluations
+from flows.gates import GatesConfig
 from flows.recipe import Recipe, Stage
 from tasks.benchmark import benchmark, wanted_tasks
 from tasks.card import card
@@ -76,13 +77,14 @@ def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[St
     sources = ingest_stage(steps, store, recipe, recipe.ingest.sources)
     yield "ingest", sources + ingest_stage(steps, store, recipe, recipe.evaluate.sources)
     pairs = steps.pair(store, sources, recipe.pair, recipe.seed)
-    pairs = steps.gate(store, pairs, paired.check(recipe.pair.min_gap))
+    pairs = steps.gate(store, pairs, recipe.gates.on(paired.check(recipe.pair.min_gap)))
     yield "pair", [pairs]
     deduped_pairs = steps.dedupe(store, pairs, recipe.dedupe, recipe.seed)
-    deduped_pairs = steps.gate(store, deduped_pairs, deduped.check())
+    deduped_pairs = steps.gate(store, deduped_pairs, recipe.gates.on(deduped.check()))
     yield "dedupe", [deduped_pairs]
     sampled_pairs = steps.sample(store, deduped_pairs, recipe.sample, recipe.seed, recipe.sample_seed)
-    sampled_pairs = steps.gate(store, sampled_pairs, sampled.check(recipe.sample.size, recipe.sample.held_out))
+    sizes = sampled.check(recipe.sample.size, recipe.sample.held_out)
+    sampled_pairs = steps.gate(store, sampled_pairs, recipe.gates.on(sizes))
     made = {"pair": pairs, "dedupe": deduped_pairs, "sample": sampled_pairs}
     told = {key: value for key, value in described(recipe).items() if key in ("seed", *made)}
     steps.card(store, made, sources, recipe.publish.name, told)
@@ -97,7 +99,7 @@ def training_stages(
     model = steps.model(store, recipe.model)
     yield "model", [model]
     tokens = steps.tokenize(store, sampled_pairs, model, recipe.tokenize)
-    tokens = steps.gate(store, tokens, tokenized.check(recipe.tokenize.max_length))
+    tokens = steps.gate(store, tokens, recipe.gates.on(tokenized.check(recipe.tokenize.max_length)))
     yield "tokenize", [tokens]
     scored = steps.reference(store, tokens, model, recipe.reference, recipe.train)
     judges = Judges(sampled_pairs, tokens, scored)
@@ -110,11 +112,11 @@ def training_stages(
     judged = steps.evaluate(
         store, trained, judges.tokens, judges.scored, judges.pairs, recipe.evaluate, recipe.train, recipe.seed
     )  # fmt: skip
-    judged = steps.gate(store, judged, evaluated.check())
+    judged = steps.gate(store, judged, recipe.gates.on(evaluated.check()))
     made = {"model": model, "train": trained, "tokenize": judges.tokens, "held_out": judges.pairs}
     judged, parts = further_evaluations(steps, store, recipe, made, judged)
     if parts:  # a benchmark that was hurt is seen only now; rows that cannot be had to stop the run before
-        judged = steps.gate(store, judged, evaluated.check())
+        judged = steps.gate(store, judged, recipe.gates.on(evaluated.check()))
     yield "evaluate", [judged]
     stages = data | {
         "model": model, "tokenize": tokens, "reference": scored, "train": trained, "evaluate": judged,
@@ -123,19 +125,19 @@ def training_stages(
     if recipe.evaluate.sources:
         stages["unseen"] = judges.pairs
     if recipe.publish.require_better and recipe.publish.waiver is None:
-        stages["evaluate"] = must_be_better(steps, store, judged)
+        stages["evaluate"] = must_be_better(steps, store, judged, recipe.gates)
     published = steps.publish(store, stages, sources, recipe.publish, described(recipe))
     yield "publish", [published]
 
 
-def must_be_better(steps: Steps, store: Store, judged: Manifest) -> Manifest:
+def must_be_better(steps: Steps, store: Store, judged: Manifest, gates: GatesConfig) -> Manifest:
     """The evaluation, unchanged; GateFailed where it does not show that the model is better than its start."""
     try:
-        return steps.gate(store, judged, publishable.check())
+        return steps.gate(store, judged, gates.on(publishable.check()))
     except GateFailed as error:
         raise GateFailed(
-            f"publish.require_better is true, and {error}. To publish it nevertheless, give a reason for the card as "
-            "publish.waiver"
+            f"publish.require_better is true, and {error}. To publish it whatever was found, give a reason for the "
+            "card as publish.waiver"
         ) from error
 
 
@@ -156,10 +158,10 @@ def judges_from_elsewhere(
     rules = recipe.pair.model_copy(update={"candidates": 2 * number})
     sources = ingest_stage(steps, store, recipe, recipe.evaluate.sources)
     pairs = steps.pair(store, sources, rules, recipe.seed)
-    pairs = steps.gate(store, pairs, paired.check(rules.min_gap))
+    pairs = steps.gate(store, pairs, recipe.gates.on(paired.check(rules.min_gap)))
     pairs = steps.unseen(store, pairs, sampled_pairs, number, recipe.seed)
     tokens = steps.tokenize(store, pairs, model, recipe.tokenize)
-    tokens = steps.gate(store, tokens, tokenized.check(recipe.tokenize.max_length))
+    tokens = steps.gate(store, tokens, recipe.gates.on(tokenized.check(recipe.tokenize.max_length)))
     scored = steps.reference(store, tokens, model, recipe.reference, recipe.train)
     return Judges(pairs, tokens, scored)
 
@@ -167,7 +169,7 @@ def judges_from_elsewhere(
 def ingest_stage(steps: Steps, store: Store, recipe: Recipe, given: Sequence[SourceConfig]) -> list[Manifest]:
     """The posts or pairs of the sources `given`."""
     sources = steps.ingest(store, sources_of(given, store, recipe.seed))
-    return [steps.gate(store, source, ingested.check()) for source in sources]
+    return [steps.gate(store, source, recipe.gates.on(ingested.check())) for source in sources]
 
 
 def all_stages(
@@ -224,6 +226,8 @@ def described(recipe: Recipe) -> dict[str, Any]:
     settings["evaluate"].pop("sources", None)
     settings["pair"] = recipe.pair.identity()  # who asked to be left out is nobody's business
     settings["dedupe"] = recipe.dedupe.identity()
+    if not recipe.gates.waive:
+        del settings["gates"]
     for key in ("sample_seed", "training_seed"):
         if settings[key] is None:
             del settings[key]

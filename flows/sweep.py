@@ -22,7 +22,7 @@ from flows.pipeline import pipeline
 from flows.report import FlowReport, current_report, reporting
 from flows.resumes import end_with_worker, refuse_endless_resumes
 from flows.runs import Summary, empty_summary, failure, typed
-from flows.variations import Variation, sweep_file, variations
+from flows.variations import Variation, empty_sweep, sweep_file, variations
 from tasks.errors import PrefstackError
 from tasks.store import write_text
 
@@ -51,7 +51,7 @@ def sweep(
 
 def do_runs(recipe: str, wanted: Sequence[Variation], path: Path) -> Summary:
     """The runs one after the other, written down in `path`; raises what the first of them failed of, at the end."""
-    answer: Summary = {"sweep": path.stem, "runs": [], "comparison": None, "error": None}
+    answer: Summary = empty_sweep(path.stem)
     write_down(answer, path)
     for position, one in enumerate(wanted):
         current_report().message("sweep", f"run {position + 1} of {len(wanted)}: {one.name}")

@@ -12,7 +12,7 @@ from rich.table import Table
 from flows.commands import prefect_ready, summary_kept
 from flows.compare import compare_text
 from flows.show import rendered
-from flows.variations import sweep_file, variations
+from flows.variations import empty_sweep, sweep_file, variations
 from tasks.reports.figures import setting
 
 
@@ -46,7 +46,7 @@ def _written(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
     except (OSError, ValueError):
-        return {"sweep": path.stem, "runs": [], "comparison": None, "error": None}
+        return empty_sweep(path.stem)
 
 
 def sweep_text(answer: dict[str, Any]) -> str:

@@ -30,12 +30,13 @@ _LOGS: Final = {
 
 @contextmanager
 def trainer_log(
-    stage: str, folder_name: str, work_dir: Path, run_folder: Path, say: Callable[[int, str], None]
+    stage: str, folder_name: str, work_dir: Path, run_folder: Path, say: Callable[[int, str], None], name: str = ""
 ) -> Iterator[None]:
     """Follow the log of the ranks of `stage` while it is built, by `say(level, text)`.
 
     `folder_name` is the name of the stage's folder in the store and in partial. What is raised goes on, with the last
-    TAIL lines of the log said before it; a copy of the log stays as `run_folder`/STAGE.log.
+    TAIL lines of the log said before it; a copy of the log stays as `run_folder`/NAME.log, with the
+    stage for a name where none is given.
     """
     partial = work_dir / "partial" / folder_name
     follower = _Follower(partial, [partial / name for name in _LOGS[stage]], say)
@@ -52,7 +53,7 @@ def trainer_log(
     finally:
         stop.set()
         thread.join(timeout=10)
-        _keep(stage, partial, work_dir / "store" / folder_name, run_folder)
+        _keep(stage, partial, work_dir / "store" / folder_name, run_folder / f"{name or stage}.log")
 
 
 class _Follower:
@@ -125,10 +126,10 @@ def _last_line(path: Path) -> str:
     return whole.rpartition(b"\n")[2].decode()
 
 
-def _keep(stage: str, partial: Path, stored: Path, run_folder: Path) -> None:
+def _keep(stage: str, partial: Path, stored: Path, kept: Path) -> None:
     for name in _LOGS[stage]:
         for place in (stored / Path(name).name, partial / name):
-            if place.exists() and run_folder.is_dir():
+            if place.exists() and kept.parent.is_dir():
                 with suppress(OSError):
-                    shutil.copyfile(place, run_folder / f"{stage}.log")
+                    shutil.copyfile(place, kept)
                 break

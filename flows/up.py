@@ -2,8 +2,8 @@
 
 A Prefect server (unless one is named that is elsewhere), what prefstack wants of it (flows/operations.py), the
 deployments of prefect.yaml, one worker a pool, and a web server for the files of the runs. Workers and server are
-children that the kernel ends if this process is killed; one that ends by itself is started again. Ctrl-C stops the
-workers first, then the server.
+children that the kernel ends if this process is killed; one that ends by itself is started again, and so is a worker
+that hangs (flows/heartbeats.py). Ctrl-C stops the workers first, then the server.
 """
 
 import fcntl
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from flows.children import Child, adopt_orphans, end_stragglers, reap, stop
 from flows.deployments import deploy_all
 from flows.files import ROOT_VARIABLE, URL_VARIABLE, serve_files
+from flows.heartbeats import replacing_silent, worker_name
 from flows.operations import POOLS, prepare_server
 from flows.server import await_server, configured_api
 from tasks.errors import RecipeError, Surroundings
@@ -66,15 +67,18 @@ def up(port: int, files_port: int, work_dir: Path, pools: Sequence[str]) -> None
         stack.callback(end_stragglers)
         files = stack.enter_context(_files(work_dir, files_port))
         server: list[Child] = []
-        workers: list[Child] = []
+        workers: dict[str, Child] = {}
         stack.callback(lambda: stop(server, SERVER_STOP))
-        stack.callback(lambda: stop(workers, WORKERS_STOP))  # callbacks run from the last to the first
+        stack.callback(lambda: stop(workers.values(), WORKERS_STOP))  # callbacks run from the last to the first
         if ours:
             say(f"starting the Prefect server at {url.removesuffix('/api')} ...")
             server.append(Child("server", _server_command(url), _settings(SERVER_SETTINGS), logs / "server.log"))
             server[0].start()
         stack.enter_context(_configured(url))
-        await_server(url, server[0].process if server else None, SERVER_START if server else 5.0)
+        if server:
+            await_server(url, server[0].process, SERVER_START, server[0].log)
+        else:
+            await_server(url, None, 5.0)
         for change in prepare_server():
             say(f"{change.kind} {change.name}: {change.what}")
         environment = _settings(WORKER_SETTINGS) | {
@@ -82,13 +86,14 @@ def up(port: int, files_port: int, work_dir: Path, pools: Sequence[str]) -> None
         }  # fmt: skip
         for pool in pools:
             worker = Child(f"worker {pool}", worker_command(pool), environment, logs / f"worker-{pool}.log")
-            workers.append(worker)
+            workers[pool] = worker
             worker.start()
         for line in deploy_all(Path.cwd(), logs / "deploy.log"):
             say(line)
         say(_where(url, files, work_dir, pools))
         try:
-            watch([*server, *workers])
+            with replacing_silent(workers, say):
+                watch([*server, *workers.values()])
         except KeyboardInterrupt:
             say("stopping: the workers first (a run gets 30 s to end), then the server ...")
     say("stopped; `prefstack up` goes on where this ended")
@@ -146,7 +151,7 @@ def worker_command(pool: str) -> list[str]:
     """
     return [
         sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process",
-        "--name", f"{pool}-{socket.gethostname()}",
+        "--name", worker_name(pool),
     ]  # fmt: skip
 
 

@@ -61,6 +61,11 @@ def sweep_file(recipe: str, name: str | None, work_dir: Path) -> Path:
     return work_dir.absolute() / "sweeps" / f"{name or recipe_stem(recipe)}.json"
 
 
+def empty_sweep(name: str) -> dict[str, Any]:
+    """What is written down of a sweep in which nothing has happened yet."""
+    return {"sweep": name, "runs": [], "comparison": None, "error": None}
+
+
 def varied(text: str) -> tuple[str, list[Any]]:
     """`key.path=v1,v2` as key and values; the values are YAML, so a list is written `[a, b]`."""
     key, equals, listed = text.partition("=")

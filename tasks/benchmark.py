@@ -8,6 +8,8 @@ A stage for each model: the start model's numbers serve every run that begins wi
 """
 
 import json
+import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
@@ -23,6 +25,7 @@ from tasks.scores.ranks import run_ranks
 from tasks.store import External, Store, Workspace, write_text
 from training.config import TrainConfig
 from training.jobs import BenchmarkJob, BenchmarkTask
+from training.withheld import without_credentials
 
 VERSION = 1  # bump when the bytes this stage writes would change
 
@@ -50,11 +53,16 @@ class BenchmarkConfig(StageConfig):
     batch_size: PositiveInt = 8
     """Prompts that are asked together."""
     run_code: bool = False
-    """Whether what the models write may be executed on this machine, as coding benchmarks do."""
+    """Whether what the models write may be executed on this machine, as coding benchmarks do. The process that does so
+    has no tokens in its environment: what only a token can fetch must lie in the hub's cache."""
 
 
-def benchmark(store: Store, subject: Manifest, config: BenchmarkConfig, train: TrainConfig) -> Manifest:
+def benchmark(
+    store: Store, subject: Manifest, config: BenchmarkConfig, train: TrainConfig, withheld: Collection[str] = ()
+) -> Manifest:
     """Numbers of the model in `subject`, a `model` or a `train` manifest.
+
+    Where code of the model runs, its process has no credentials, nor the environment's variables named in `withheld`.
 
     Raises RecipeError for a task that nobody knows or that would run code unasked, StageFailed naming the log.
     """
@@ -74,7 +82,7 @@ def benchmark(store: Store, subject: Manifest, config: BenchmarkConfig, train: T
             ).write(folder / "job.json")  # fmt: skip
             outcome = run_ranks(
                 work, "training.benchmark", folder / "job.json", folder, ranks=1, log_file=folder / "benchmark.log",
-                stall_seconds=STALL_SECONDS,
+                stall_seconds=STALL_SECONDS, environment=_environment(config, withheld),
             )  # fmt: skip
             work.provenance |= {"benchmark": outcome.facts}
         found: list[dict[str, Any]] = [_part(parts, one.name) or {} for one in wanted]
@@ -94,6 +102,11 @@ def benchmark(store: Store, subject: Manifest, config: BenchmarkConfig, train: T
     if config.include_path is not None:
         inputs["include"] = External(_digest(config.include_path, store.work_dir))
     return store.stage("benchmark", VERSION, identity, inputs, build)
+
+
+def _environment(config: BenchmarkConfig, withheld: Collection[str]) -> dict[str, str]:
+    """Ours as it is, since a benchmark may have to be fetched with a token; less, where what a model writes is run."""
+    return without_credentials(os.environ, withheld) if config.run_code else dict(os.environ)
 
 
 def wanted_tasks(config: BenchmarkConfig) -> list[BenchmarkTask]:

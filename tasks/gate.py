@@ -4,7 +4,7 @@ in   the folder of the stage that is judged
 out  validation.json   each expectation, what was seen, and the ids of some rows that fail
 
 What was found is a stage folder like any other: a second run reads it, and does not import Great Expectations. The same
-holds for a gate that failed, until what it judged comes out different.
+holds for a gate that failed, until what it judged comes out different; a waiver is read beside it.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from data_checks.check import Check
+from data_checks.check import Check, named
 from data_checks.run import CheckResult, run_check
 from tasks.errors import GateFailed
 from tasks.manifest import Manifest
@@ -24,25 +24,40 @@ VERSION = 1  # bump when the bytes this stage writes would change; a check has a
 def gate(store: Store, subject: Manifest, check: Check) -> Manifest:
     """What the check found in `subject`: counts `expectations`, `failed_critical`, `failed_warning`.
 
-    Raises GateFailed where a critical expectation does not hold.
+    Raises GateFailed where a critical expectation does not hold and is not waived.
     """
     found = _found(store, subject, check)
     if found.planned:
         return found
     stage = subject.stage
     if found.counts["failed_critical"]:
-        failures = _failures(stored_result(store, subject, check), "critical")
-        raise GateFailed(f"the gate after {stage} ({subject.folder.name}) failed: {failures}")
+        failed = _failed(stored_result(store, subject, check), "critical")
+        if stopping := [entry for entry in failed if "waived" not in entry]:
+            names = ", ".join(dict.fromkeys(f"{check.name}.{_name(entry)}" for entry in stopping))
+            raise GateFailed(
+                f"the gate after {stage} ({subject.folder.name}) failed: {_failures(stopping)}; a reason in "
+                f"gates.waive would let it pass ({names})"
+            )
+        for entry in failed:
+            said = f"{check.name}.{_name(entry)} is waived ({entry['waived']})"
+            store.report.message(found.stage, f"the gate after {stage} lets pass: {said}: {_failure(entry)}")
     if found.counts["failed_warning"] and not found.reused:
-        warnings = _failures(stored_result(store, subject, check), "warning")
+        warnings = _failures(_failed(stored_result(store, subject, check), "warning"))
         store.report.message(found.stage, f"the gate after {stage} lets pass, but: {warnings}")
     return found
 
 
 def stored_result(store: Store, subject: Manifest, check: Check) -> dict[str, Any]:
-    """What the gate wrote down about `subject`, as `CheckResult.as_json` gave it."""
+    """What the gate wrote down about `subject`, as `CheckResult.as_json` gave it.
+
+    A critical expectation that failed and is waived has the reason beside it, as `waived`: that is not stored, so that
+    giving one changes no file.
+    """
     found = _found(replace(store, plan=True), subject, check)
     result: dict[str, Any] = json.loads(found.path("validation.json").read_text(encoding="utf-8"))
+    for entry in _failed(result, "critical"):
+        if _name(entry) in check.waived:
+            entry["waived"] = check.waived[_name(entry)]
     return result
 
 
@@ -74,11 +89,17 @@ def _with_examples(result: CheckResult, subject: Manifest, check: Check) -> Chec
     )
 
 
-def _failures(result: dict[str, Any], severity: str) -> str:
-    """The failed expectations of this severity: name, column, what was seen, ids of some rows, why it matters."""
-    failed: Sequence[dict[str, Any]] = [
-        entry for entry in result["expectations"] if not entry["success"] and entry["severity"] == severity
-    ]
+def _failed(result: dict[str, Any], severity: str) -> list[dict[str, Any]]:
+    """The entries of expectations of this severity that do not hold."""
+    return [entry for entry in result["expectations"] if not entry["success"] and entry["severity"] == severity]
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return named(entry["expectation"], entry["column"])
+
+
+def _failures(failed: Sequence[dict[str, Any]]) -> str:
+    """The failed expectations: name, column, what was seen, ids of some rows, why it matters."""
     return "; ".join(_failure(entry) for entry in failed)
 
 

@@ -12,13 +12,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Final
 
 from training.failures import RanksFailed, diagnose, memory_kills, tail_of
 from training.rank import LAUNCHER_PID
 from training.status import EXIT_STOPPED, Outcome, Progress, clear, read_failures, read_outcome, read_progress
+from training.withheld import without_credentials
 
 STALL_SECONDS: Final = 30 * 60.0  # a step, a start or a save of the largest model takes minutes
 STOP_SECONDS: Final = 20.0  # for the agreed stop and its checkpoint; Prefect kills the group 30 s after its SIGTERM
@@ -38,19 +39,22 @@ def launch(
     log_file: Path,
     on_progress: Callable[[Progress], None] | None = None,
     stall_seconds: float = STALL_SECONDS,
+    environment: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run `python -m MODULE JOB` as `ranks` processes and return what rank 0 says at the end.
 
     `folder` is the job's folder, where the ranks say how they are (training/status.py); their output is appended to
-    `log_file`. Whatever ends this call ends the ranks: an exception raised in it by a signal handler gives them
-    STOP_SECONDS to stop in good order.
+    `log_file`. They see `environment`, or ours without credentials, which no rank needs that reads local files
+    (training/withheld.py). Whatever ends this call ends the ranks: an exception raised in it by a signal handler gives
+    them STOP_SECONDS to stop in good order.
 
     Raises:
         RanksFailed: a rank failed, was killed, or said nothing for `stall_seconds`; or they were stopped by another.
     """
+    given = without_credentials(os.environ) if environment is None else environment
     for attempt in range(1, _RENDEZVOUS_TRIES + 1):
         try:
-            return _launch(module, job, folder, ranks, log_file, on_progress, stall_seconds)
+            return _launch(module, job, folder, ranks, log_file, on_progress, stall_seconds, given)
         except RanksFailed as failed:
             if failed.kind != "rendezvous" or attempt == _RENDEZVOUS_TRIES:
                 raise
@@ -60,7 +64,7 @@ def launch(
 
 def _launch(
     module: str, job: Path, folder: Path, ranks: int, log_file: Path, on_progress: Callable[[Progress], None] | None,
-    stall_seconds: float,
+    stall_seconds: float, environment: Mapping[str, str],
 ) -> Outcome:  # fmt: skip
     clear(folder)
     log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +74,7 @@ def _launch(
     with open(log_file, "ab") as output:
         try:
             for rank in range(ranks):
-                processes.append(_start(module, job, rank, ranks, port, output))
+                processes.append(_start(module, job, rank, ranks, port, output, environment))
             first = _watch(processes, folder, on_progress, stall_seconds, log_file)
         finally:
             _end(processes)
@@ -81,10 +85,12 @@ def _launch(
     raise diagnose(codes, first, outcome, folder, log_file, memory_killed=memory_kills() > kills_before)
 
 
-def _start(module: str, job: Path, rank: int, ranks: int, port: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(
+    module: str, job: Path, rank: int, ranks: int, port: int, output: IO[bytes], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", module, str(job)],
-        env=os.environ | rank_environment(rank, ranks, port),
+        env={**environment, **rank_environment(rank, ranks, port)},
         stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

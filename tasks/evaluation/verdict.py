@@ -1,4 +1,4 @@
-"""What the gate on results found, in sentences for the card and the report, and the waiver where there is one."""
+"""What the gate on results found, in sentences for the card and the report, and the waivers where there are some."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -35,5 +35,17 @@ def waived(waiver: str | None) -> str | None:
     """The sentence about a waiver."""
     if waiver is None:
         return None
-    reason = waiver if waiver.endswith((".", "!", "?")) else f"{waiver}."
-    return f"Published under a waiver of the demand to be better than the start model. Reason given: {reason}"
+    return f"Published under a waiver of the demand to be better than the start model. {_reason(waiver)}"
+
+
+def waived_checks(recipe: Mapping[str, Any]) -> list[str]:
+    """A sentence for each check of a gate that the recipe waives (`gates.waive`)."""
+    waive: Mapping[str, str] = recipe.get("gates", {}).get("waive", {})
+    return [
+        f"Made under a waiver of the check {name}: the data or the results may not meet it. {_reason(reason)}"
+        for name, reason in waive.items()
+    ]
+
+
+def _reason(text: str) -> str:
+    return f"Reason given: {text if text.endswith(('.', '!', '?')) else f'{text}.'}"

@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 
 from tasks.evaluation.rewards import FORMULAS
-from tasks.evaluation.verdict import findings, waived
+from tasks.evaluation.verdict import findings, waived, waived_checks
 from tasks.pairing.licences import hub_licenses
 from tasks.publication.hyperparameters import hyperparameters
 from tasks.publication.model_index import index_results
@@ -92,8 +92,8 @@ def _verdict(story: Story) -> str:
 
 
 def _results(story: Story, picture: bool) -> str:
-    waiver = waived(story.waiver)
-    before = f"**{as_markdown(waiver)}**\n\n" if waiver else ""
+    waivers = [*filter(None, [waived(story.waiver)]), *waived_checks(story.recipe)]
+    before = "".join(f"**{as_markdown(waiver)}**\n\n" for waiver in waivers)
     if not story.evaluated:
         return before + f"Not evaluated: {as_markdown(str(story.metrics.get('reason')))}.\n"
     found = story.metrics

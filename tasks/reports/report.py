@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tasks.evaluation.rewards import FORMULAS
-from tasks.evaluation.verdict import findings, waived
+from tasks.evaluation.verdict import findings, waived, waived_checks
 from tasks.publication.data_card import SHARES
 from tasks.reports.data_summary import QUANTILES
 from tasks.reports.escaping import as_html, one_line
@@ -95,8 +95,8 @@ def _tiles(story: Story) -> str:
 
 
 def _results(story: Story, pictures: Mapping[str, Path]) -> str:
-    waiver = waived(story.waiver)
-    said = f'<p class="warn"><b>{as_html(waiver)}</b></p>' if waiver else ""
+    waivers = [*filter(None, [waived(story.waiver)]), *waived_checks(story.recipe)]
+    said = "".join(f'<p class="warn"><b>{as_html(waiver)}</b></p>' for waiver in waivers)
     if not story.evaluated:
         return said + "<p>There was no held-out pair to judge by.</p>"
     found = story.metrics

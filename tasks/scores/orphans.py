@@ -1,13 +1,14 @@
 """Ranks that outlived their launcher: none should, and whoever cleans up after a dead run makes sure."""
 
 import os
-from typing import Final
+from typing import Final, get_args
 
 import psutil
 
+from tasks.scores.ranks import Program
 from training.rank import LAUNCHER_PID
 
-_RANKS: Final = ("training.run", "training.score")
+_RANKS: Final = get_args(Program)
 
 
 def end_orphans(variable: str, value: str) -> list[int]:

@@ -1,5 +1,6 @@
 """Ranks as a stage sees them: started, watched, ended, and their failures in the words of tasks/errors.py."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,16 +15,18 @@ Program = Literal["training.run", "training.score", "training.generate", "traini
 
 def run_ranks(
     work: Workspace, module: Program, job: Path, folder: Path, *, ranks: int, log_file: Path,
-    stall_seconds: float = STALL_SECONDS,
+    stall_seconds: float = STALL_SECONDS, environment: Mapping[str, str] | None = None,
 ) -> Outcome:  # fmt: skip
     """Run the job on `ranks` processes, show how far they are, and return what rank 0 says at the end.
+
+    The ranks see `environment`, or ours without credentials.
 
     Raises StageFailed for what would happen again, TransientStageFailure for what may not, RecipeError where the
     recipe asks for what this host does not have, Surroundings where the disk is full.
     """
     try:
         return launch(
-            module, job, folder, ranks=ranks, log_file=log_file, stall_seconds=stall_seconds,
+            module, job, folder, ranks=ranks, log_file=log_file, stall_seconds=stall_seconds, environment=environment,
             on_progress=lambda progress: work.progress(progress.done, progress.total, progress.unit),
         )  # fmt: skip
     except RanksFailed as failed:

@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from data_checks import deduped, evaluated, ingested, paired, sampled, tokenized
-from data_checks.check import Check
+from data_checks import deduped, evaluated, ingested, paired, publishable, sampled, tokenized
+from data_checks.check import Check, named
 from data_checks.post_ids import repeated_and_orphans
 from data_checks.run import CheckResult, run_check
 
@@ -23,6 +23,24 @@ def found_in(folder: Path, check: Check) -> CheckResult:
 def broken(result: CheckResult) -> list[tuple[str, str]]:
     """Column and severity of each expectation that does not hold."""
     return [(entry.column, entry.severity) for entry in result.expectations if not entry.success]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        ingested.check(), paired.check(), deduped.check(), sampled.check(4, 2), tokenized.check(9), evaluated.check(),
+        publishable.check(),
+    ],
+    ids=lambda check: check.name,
+)  # fmt: skip
+def test_what_is_critical_is_known_by_name_without_great_expectations(check: Check) -> None:
+    configured = [entry.configuration.to_json_dict() for entry in check.suite().expectations]
+    critical = {
+        named(entry["type"], entry["kwargs"].get("column", ""))
+        for entry in configured
+        if entry["severity"] == "critical"
+    }
+    assert set(check.critical) == critical and len(check.critical) == len(critical)
 
 
 @pytest.mark.parametrize("check", [paired.check(), paired.check(min_gap=2), deduped.check(), ingested.check()])

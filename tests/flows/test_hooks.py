@@ -60,6 +60,18 @@ def test_the_summary_says_how_the_run_ended_and_what_was_left_of_it_is_ended(
             rank.wait()
 
 
+def test_a_crashed_sweep_is_written_down_as_a_sweep(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: m\nwork_dir: {tmp_path / 'work'}\ningest: {{sources: [demo-site]}}\n")
+    parameters = {"recipe": str(recipe), "vary": ["train.beta=0.1,0.2"], "name": "swept"}
+    (tmp_path / "work" / "sweeps").mkdir(parents=True)
+    run = SimpleNamespace(id=uuid4(), name="one", parameters=parameters)
+    write_crashed(flow=sweep, flow_run=run, state=SimpleNamespace(message="gone"))
+    error = {"status": 1, "stage": None, "kind": "crashed", "message": "gone"}
+    written = json.loads((tmp_path / "work" / "sweeps" / "swept.json").read_text())
+    assert written == {"sweep": "swept", "runs": [], "comparison": None, "error": error}
+
+
 def rank_of(run: UUID, launcher: int) -> "subprocess.Popen[bytes]":
     """A process that looks like a rank of `run` and was started by `launcher`."""
     environment = os.environ | {"PREFECT__FLOW_RUN_ID": str(run), LAUNCHER_PID: str(launcher)}

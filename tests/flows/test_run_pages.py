@@ -3,11 +3,14 @@
 import logging
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from flows.artifact_tables import gate_table
 from flows.run_pages import gate_html, lineage_svg, write_gate
+from flows.slot import log_name
 from flows.trainer_log import TAIL, trainer_log
 from tasks.errors import StageFailed
 
@@ -60,6 +63,9 @@ def test_the_page_of_a_gate_shows_what_failed_and_runs_nothing_that_a_row_says(t
     assert "1 of 2 expectations fail" in page and "no (critical)" in page and "A pair counts once." in page
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "http" not in page  # nothing from elsewhere
+    waived = gate_html("sampled", "sample-ab", {"rows": 9, "expectations": [failed | {"waived": "known <b>"}]})
+    assert "no (waived: known &lt;b&gt;)" in waived and "no (critical)" not in waived
+    assert gate_table({"expectations": [failed | {"waived": "known"}]})[0]["held"] == "waived: known"
     path = write_gate("sampled", "sample-ab", {"rows": 9, "expectations": [failed]}, tmp_path)
     assert path == tmp_path / "gates" / "sampled.html" and path.is_file()
 
@@ -82,6 +88,21 @@ def test_a_failed_training_says_the_end_of_its_log_and_keeps_the_whole(tmp_path:
     # What is said while it goes on is throttled.
     info = [text for level, text in said if level == logging.INFO]
     assert 0 < len(info) <= 21 and "more lines" in info[-1]
+
+
+def test_the_logs_of_both_models_examinations_are_kept(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "one"
+    run.mkdir(parents=True)
+    for subject, fingerprint in (("model", "ab"), ("train", "cd")):
+        folder = tmp_path / "partial" / f"benchmark-{fingerprint}" / "benchmark"
+        folder.mkdir(parents=True)
+        name = log_name("benchmark", (SimpleNamespace(stage=subject), "config"))
+        with trainer_log("benchmark", f"benchmark-{fingerprint}", tmp_path, run, lambda level, text: None, name):
+            (folder / "benchmark.log").write_text(subject)
+    assert {path.name: path.read_text() for path in run.iterdir()} == {
+        "benchmark-start.log": "model", "benchmark-tuned.log": "train",
+    }  # fmt: skip
+    assert log_name("train", ()) == "train"
 
 
 def test_a_log_of_an_earlier_attempt_is_not_said_again(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import norm, sem
 
-from tasks.benchmark import ITEMS_SCHEMA, BenchmarkConfig, benchmark
+from tasks.benchmark import ITEMS_SCHEMA, BenchmarkConfig, _environment, benchmark
 from tasks.errors import RecipeError, StageFailed
 from tasks.evaluation.benchmark_table import compared_benchmarks
 from tasks.evaluation.suite import PUBLISHED, SUITE, benchmarks, suite_table
@@ -65,6 +65,15 @@ def picked(model: Path, question: dict[str, Any]) -> int:
             logps = policy(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
         sums.append(float(logps[torch.arange(len(ids) - 1), torch.tensor(ids[1:])][len(prompt) - 1 :].sum()))
     return int(np.argmax(sums))
+
+
+def test_where_code_of_a_model_runs_its_process_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "OUR_JUDGE"):
+        monkeypatch.setenv(name, "hidden")
+    kept = _environment(BenchmarkConfig(tasks=["gsm8k"]), ["OUR_JUDGE"])
+    assert kept["HF_TOKEN"] == "hidden"  # gated data sets are fetched with it
+    bare = _environment(BenchmarkConfig(tasks=["gsm8k"], run_code=True), ["OUR_JUDGE"])
+    assert "HF_TOKEN" not in bare and "OUR_JUDGE" not in bare and bare["PATH"] == kept["PATH"]
 
 
 def test_a_local_task_gives_what_the_log_probs_say(both: list[Manifest], finished: Any) -> None:

@@ -115,6 +115,28 @@ def test_a_warning_marks_and_lets_pass(tmp_path: Path) -> None:
     assert "accuracy_low" in message and "0.4" in message
 
 
+def test_a_waived_check_lets_pass_says_why_and_changes_no_file(tmp_path: Path) -> None:
+    heard = Heard()
+    store = Store(tmp_path, report=heard)
+    subject = judged(store, margin=float("nan"))
+    check = evaluated.check()
+    with pytest.raises(GateFailed, match=r"gates\.waive would let it pass \(evaluated\.not_finite\)"):
+        gate(store, subject, check)
+    waiving = replace(check, waived={"not_finite": "a known fault", "loss": "of no matter"})
+    found = gate(store, subject, waiving)
+    assert found.reused  # the result that stopped the run before
+    assert [message for message in heard.messages if "evaluated.not_finite is waived (a known fault)" in message]
+    assert "waived" not in found.path("validation.json").read_text()
+    marked = [entry for entry in stored_result(store, subject, waiving)["expectations"] if "waived" in entry]
+    assert [(entry["column"], entry["waived"]) for entry in marked] == [("not_finite", "a known fault")]
+
+
+def test_a_waiver_of_one_check_is_none_of_another(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(GateFailed, match="not_finite"):
+        gate(store, judged(store, margin=float("nan")), replace(evaluated.check(), waived={"above_zero": "known"}))
+
+
 def test_a_plan_judges_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     subject = judged(store, margin=float("nan"))

@@ -25,13 +25,14 @@ Make = Callable[..., Any]
 CONFIG = PublishConfig(name="tiny-dpo", license="apache-2.0")
 
 
-def published(run: Any, config: PublishConfig = CONFIG) -> Manifest:
+def published(run: Any, config: PublishConfig = CONFIG, waive: dict[str, str] | None = None) -> Manifest:
     if "evaluate" not in run.stages:
         run.stages["evaluate"] = evaluate(
             run.store, run.stages["train"], run.stages["tokenize"], run.stages["reference"], run.stages["sample"],
             EvaluateConfig(bootstrap=50), run.train, 42,
         )  # fmt: skip
-    return publish(run.store, run.stages, run.sources, config, run.recipe)
+    recipe = run.recipe | ({"gates": {"waive": waive}} if waive else {})
+    return publish(run.store, run.stages, run.sources, config, recipe)
 
 
 @pytest.fixture
@@ -211,11 +212,12 @@ def test_what_was_not_shown_and_the_reason_for_publishing_it_stand_in_card_and_r
     said = findings(found)
     assert said  # noise on random weights learned nothing
     reason = "baseline <b> for the paper"
-    folder = published(run, CONFIG.model_copy(update={"waiver": reason}))
+    folder = published(run, CONFIG.model_copy(update={"waiver": reason}), waive={"tokenized.longest": "known <i>"})
     for name in ("model/README.md", "report.html"):
         plain, waived = (" ".join(one.path(name).read_text(encoding="utf-8").split()) for one in (made, folder))
         assert said[0] in plain and said[0] in waived, name
         assert "Reason given: baseline &lt;b&gt; for the paper." in waived, name
+        assert "check tokenized.longest" in waived and "Reason given: known &lt;i&gt;." in waived, name
         assert "waiver" not in plain, name
 
 

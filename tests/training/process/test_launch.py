@@ -274,6 +274,20 @@ def test_ranks_that_another_stopped_may_be_started_again(program):
     assert failed.value.transient
 
 
+def test_ranks_see_no_credentials_unless_an_environment_is_given(program, monkeypatch):
+    ranks = program("""
+        def work(stop):
+            seen = sorted(name for name in os.environ if name in ("HF_TOKEN", "HF_HOME"))
+            return Outcome("finished", 1, {"seen": seen})
+        sys.exit(run_rank(folder, work))
+    """)
+    monkeypatch.setenv("HF_TOKEN", "hidden")
+    monkeypatch.setenv("HF_HOME", "/cache")
+    assert ranks.start(ranks=1).facts == {"seen": ["HF_HOME"]}
+    given = launch(ranks.module, ranks.folder, ranks.folder, ranks=1, log_file=ranks.log, environment=dict(os.environ))
+    assert given.facts == {"seen": ["HF_HOME", "HF_TOKEN"]}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_the_ranks_of_a_launcher_that_is_killed_die_with_it(program):
     ranks = program(SAY_PID + "time.sleep(60)\n")
