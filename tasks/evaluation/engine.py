@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from typing import Final, Literal
 
+from tasks.errors import RecipeError
 from training.jobs import Engine
 
 Wanted = Literal["auto", "transformers", "vllm"]
@@ -31,3 +32,11 @@ def engine_here(wanted: Wanted, temperature: float) -> Engine:
     import torch
 
     return "vllm" if torch.cuda.is_available() else "transformers"
+
+
+def refuse_missing_engine(wanted: Wanted) -> None:
+    """RecipeError where vllm is asked for outright and not installed."""
+    if wanted == "vllm" and not vllm_installed():
+        raise RecipeError(
+            "evaluate.generate.engine is vllm, which is not installed here: pip install vllm, or set it to auto"
+        )

@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tests.tasks.test_metrics import made_rows
 
 from data_checks import evaluated, publishable
 from data_checks.better import hurt_benchmarks, numbers, unknown, unmet
 from data_checks.run import run_check
 from tasks.evaluation.metrics import metrics, no_metrics
+from tests.tasks.evaluation.test_metrics import made_rows
 
 HURT = {"task": "gsm8k", "metric": "exact_match", "before": 0.5, "after": 0.4, "difference": -0.1, "low": -0.15,
         "high": -0.05}  # fmt: skip

@@ -7,7 +7,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tests.tasks.test_metrics import made_rows
 
 from flows.compare import compare_runs, compare_text
 from flows.recipe import load_recipe
@@ -15,6 +14,7 @@ from flows.runs import Run, open_run
 from tasks.errors import InputError, RecipeError
 from tasks.evaluation.metrics import ROWS_SCHEMA, metrics, no_metrics
 from tasks.store import External, Store, Workspace
+from tests.tasks.evaluation.test_metrics import made_rows
 
 Make = Callable[..., Run]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tasks.test_metrics import made_rows
 
 from flows.recipe import load_recipe
 from flows.stages import must_be_better, plain_steps
@@ -13,6 +12,7 @@ from tasks.errors import GateFailed, RecipeError
 from tasks.evaluation.metrics import ROWS_SCHEMA, metrics
 from tasks.manifest import Manifest
 from tasks.store import External, Store, Workspace
+from tests.tasks.evaluation.test_metrics import made_rows
 
 
 def judged(store: Store, **made: Any) -> Manifest:

@@ -5,7 +5,6 @@ import shlex
 from itertools import pairwise
 
 import pytest
-from tests.tasks.test_metrics import made_rows
 from typer.main import get_command
 
 from flows.cli import app
@@ -13,6 +12,7 @@ from flows.recipe import load_recipe
 from flows.variations import variations
 from tasks.evaluation.metrics import metrics
 from tests.flows.conftest import ROOT
+from tests.tasks.evaluation.test_metrics import made_rows
 
 PAGE = (ROOT / "docs" / "results.md").read_text("utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]

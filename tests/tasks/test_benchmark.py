@@ -95,6 +95,20 @@ def test_the_start_model_is_asked_once_for_all_runs(both: list[Manifest], finish
     assert benchmark(planned, finished.stages["model"], moved, finished.train).planned
 
 
+def test_what_is_asked_names_a_benchmark_and_not_how_it_was_asked_for(finished: Any) -> None:
+    store = Store(finished.store.work_dir, plan=True)
+
+    def planned(**settings: Any) -> str:
+        config = BenchmarkConfig(run_code=True, **settings)
+        return benchmark(store, finished.stages["model"], config, finished.train).fingerprint
+
+    named = [one.name for one in SUITE if one.task is not None]
+    assert planned(tasks=["paper"]) == planned(tasks=named) == planned(tasks=["paper", "gsm8k"])
+    assert planned(tasks=["gsm8k"]) == planned(tasks=["gsm8k", "gsm8k"]) != planned(tasks=["gsm8k", "ifeval"])
+    assert planned(tasks=["gsm8k"]) != planned(tasks=["gsm8k"], limit=5)
+    assert planned(tasks=["gsm8k"]) != planned(tasks=["gsm8k"], fewshot=3)
+
+
 @pytest.mark.slow
 def test_a_task_that_nobody_has_and_a_model_without_template_are_named(
     run_until_train: Make, tmp_path: Path, tasks_folder: Path

@@ -7,12 +7,12 @@ from typing import Any
 import polars as pl
 import pytest
 from lxml import html
-from tests.tasks.test_metrics import made_rows
 
 from tasks.errors import RecipeError
 from tasks.evaluation.metrics import ROWS_SCHEMA, metrics, no_metrics
 from tasks.evaluation.side_by_side import MISSING, Judged, differing, side_by_side
 from tasks.reports.comparison_page import ANSWER, PAGE, PICTURE, markdown, write_comparison
+from tests.tasks.evaluation.test_metrics import made_rows
 
 
 def judged(name: str, *, beta: float = 0.1, keep: slice = slice(None), **made: Any) -> Judged:
