@@ -31,7 +31,7 @@ from tasks.tokens.token_rows import read_token_rows
 from training.config import TrainConfig
 from training.jobs import AnswerBatch, Engine, GenerateJob, Mode
 
-VERSION = 1  # bump when the bytes this stage writes would change
+VERSION = 2  # bump when the bytes this stage writes would change
 
 MODELS: Final = ("start", "tuned")
 MODES: Final[tuple[Mode, ...]] = ("greedy", "sampled")

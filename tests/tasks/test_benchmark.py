@@ -13,6 +13,7 @@ from scipy.stats import norm, sem
 from tasks.benchmark import ITEMS_SCHEMA, BenchmarkConfig, benchmark
 from tasks.errors import RecipeError, StageFailed
 from tasks.evaluation.benchmark_table import compared_benchmarks
+from tasks.evaluation.statistics import agreed
 from tasks.evaluation.suite import PUBLISHED, SUITE, benchmarks, suite_table
 from tasks.manifest import Manifest
 from tasks.reports.further_tables import further_tables
@@ -217,6 +218,30 @@ def test_other_items_are_no_comparison(tulu: tuple[Store, Manifest]) -> None:
     store, model = tulu
     with pytest.raises(StageFailed, match="benchmark gsm8k: the two models were not asked the same items"):
         compared_benchmarks(by_hand(store, "start", [1.0]), by_hand(store, "tuned", [1.0, 0.0]), model)
+
+
+def test_as_many_items_but_others_are_no_comparison(tulu: tuple[Store, Manifest]) -> None:
+    store, model = tulu
+    tuned = by_hand(store, "tuned", [1.0, 0.0])
+    pl.read_parquet(tuned.path("items.parquet")).with_columns(pl.col("doc") + 1).write_parquet(
+        tuned.path("items.parquet")
+    )
+    with pytest.raises(StageFailed, match="were not asked the same items"):
+        compared_benchmarks(by_hand(store, "start", [1.0, 0.0]), tuned, model)
+
+
+def test_two_items_that_both_got_worse_are_chance(tulu: tuple[Store, Manifest]) -> None:
+    store, model = tulu
+
+    def found(items: int) -> dict[str, Any]:
+        sides = by_hand(store, "start", [1.0] * items), by_hand(store, "tuned", [0.0] * items)
+        return compared_benchmarks(*sides, model)
+
+    (two,), (forty,) = found(2)["benchmarks"], found(40)["benchmarks"]
+    assert (two["difference"], two["difference_error"]) == (-1.0, 0.0)
+    assert (two["low"], two["high"]) == pytest.approx(agreed(-1.0, 2)) and two["high"] > 0 > forty["high"]
+    assert found(2)["benchmark_notes"]["warnings"] == []
+    assert len(found(40)["benchmark_notes"]["warnings"]) == 1
 
 
 def test_the_papers_rows_stand_beside_its_own_model_only(tulu: tuple[Store, Manifest], finished: Any) -> None:
