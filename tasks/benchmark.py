@@ -19,6 +19,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from tasks.config import StageConfig
 from tasks.digests import remembered_sha256
 from tasks.errors import RecipeError
+from tasks.evaluation.examination import refuse_missing_folder
 from tasks.evaluation.suite import Benchmark, benchmarks
 from tasks.manifest import Manifest, digest_json
 from tasks.scores.ranks import run_ranks
@@ -39,8 +40,9 @@ ITEMS_SCHEMA: Final = pl.Schema(
 class BenchmarkConfig(StageConfig):
     """What start and tuned model are examined in, by lm-eval (`pip install 'prefstack[eval]'`)."""
 
-    # The folder of local tasks is known by the digest of its files.
-    incidental: ClassVar[frozenset[str]] = frozenset({"include_path", "batch_size", "run_code"})
+    # The folder of local tasks is known by the digest of its files, and `tasks` by what they come to: `paper` and the
+    # names that it stands for are the same.
+    incidental: ClassVar[frozenset[str]] = frozenset({"tasks", "include_path", "batch_size", "run_code"})
 
     tasks: Annotated[list[str], Field(min_length=1)]
     """Names of the paper's suite (mmlu, gsm8k, bbh, ...; `paper` = all that lm-eval can do), or tasks of lm-eval."""
@@ -137,7 +139,6 @@ def _part(parts: Path, name: str) -> dict[str, Any] | None:
 
 
 def _digest(folder: Path, work_dir: Path) -> str:
-    if not folder.is_dir():
-        raise RecipeError(f"evaluate.benchmarks.include_path: {folder} is no folder")
+    refuse_missing_folder(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return digest_json({path.relative_to(folder).as_posix(): remembered_sha256(path, work_dir) for path in files})

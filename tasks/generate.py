@@ -9,26 +9,29 @@ prompts + skipped.* = questions; answers = prompts × 2 models × 2 modes = stop
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
 import polars as pl
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from tasks.config import StageConfig
 from tasks.errors import StageFailed
 from tasks.evaluation.answers import ANSWERS_SCHEMA, answer_measures, no_answers
+from tasks.evaluation.engine import COOLEST, ENGINES, HOTTEST, Wanted, engine_here, vllm_can_sample
 from tasks.judge import JudgeConfig
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest
 from tasks.scores.ranks import run_ranks
-from tasks.store import Store, Workspace, write_text
+from tasks.store import Silent, Store, Workspace, write_text
 from tasks.tokens.encoder import Encoder
 from tasks.tokens.token_rows import read_token_rows
 from training.config import TrainConfig
-from training.jobs import AnswerBatch, GenerateJob, Mode
+from training.jobs import AnswerBatch, Engine, GenerateJob, Mode
 
-VERSION = 1  # bump when the bytes this stage writes would change
+VERSION = 2  # bump when the bytes this stage writes would change
 
 MODELS: Final = ("start", "tuned")
 MODES: Final[tuple[Mode, ...]] = ("greedy", "sampled")
@@ -46,12 +49,24 @@ class GenerateConfig(StageConfig):
     """Tokens after which an answer is cut."""
     temperature: Annotated[float, Field(gt=0.0, le=10.0)] = 0.7
     """Divides the logits of the sampled answers."""
+    engine: Wanted = "auto"
+    """What writes: transformers, or vllm, which is faster and no part of prefstack; auto = vllm where it can be
+    imported and has a CUDA device, or what has written already. Answers of either are another result."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Sampled answers draw from the likeliest tokens that together have this probability; 1 = from all."""
     batch_size: PositiveInt = 16
     """Prompts that are answered together on one rank."""
     judge: JudgeConfig | None = None
     """Who compares the answers of the two models; null = nobody."""
+
+    @model_validator(mode="after")
+    def _warm(self) -> "GenerateConfig":
+        if self.engine == "vllm" and not vllm_can_sample(self.temperature):
+            raise ValueError(
+                f"evaluate.generate.temperature is {self.temperature}, and evaluate.generate.engine vllm draws at "
+                f"{COOLEST} to {HOTTEST}; set the engine to transformers, or another temperature"
+            )
+        return self
 
 
 def generate(
@@ -60,14 +75,14 @@ def generate(
 ) -> Manifest:  # fmt: skip
     """Answers of both models to the same prompts; `times` resamples of questions are behind each interval."""
 
-    def build(work: Workspace) -> dict[str, int]:
+    def build(work: Workspace, engine: Engine) -> dict[str, int]:
         folders = dict(zip(MODELS, (model.path("model"), trained.path("model")), strict=True))
         room = _context(folders["tuned"])
         questions, prompts = draw_prompts(tokens.path("held_out"), config, seed, room)
         answers = pl.DataFrame(schema=ANSWERS_SCHEMA)
         found = no_answers(_why_none(questions, config.max_new_tokens, room))
         if prompts.height:
-            answers = _answers(work, folders, prompts, config, train, seed)
+            answers = _answers(work, folders, prompts, config, train, seed, engine)
             found = answer_measures(answers, times=times, seed=seed)
         answers.write_parquet(work.folder / "generations.parquet", statistics=True)
         write_text(work.folder / "generation.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
@@ -79,8 +94,19 @@ def generate(
             "answers": answers.height, "stopped": stopped, "cut": answers.height - stopped,
         }  # fmt: skip
 
-    identity = config.identity() | {"precision": train.precision, "seed": seed, "bootstrap": times}
-    return store.stage("generate", VERSION, identity, {"model": model, "train": trained, "tokenize": tokens}, build)
+    inputs = {"model": model, "train": trained, "tokenize": tokens}
+
+    def by(engine: Engine, store: Store) -> Manifest:
+        identity = config.identity() | {"precision": train.precision, "seed": seed, "bootstrap": times}
+        return store.stage("generate", VERSION, identity | {"engine": engine}, inputs, partial(build, engine=engine))
+
+    # What is there is taken whoever wrote it: the host that asks need not be the one that had the device.
+    if config.engine == "auto":
+        asking = replace(store, plan=True, report=Silent())
+        for engine in ENGINES:
+            if not by(engine, asking).planned:
+                return by(engine, store)
+    return by(engine_here(config.engine, config.temperature), store)
 
 
 def draw_prompts(
@@ -116,7 +142,7 @@ def _context(model: Path) -> int | None:
 
 def _answers(
     work: Workspace, folders: dict[str, Path], prompts: pl.DataFrame, config: GenerateConfig, train: TrainConfig,
-    seed: int,
+    seed: int, engine: Engine,
 ) -> pl.DataFrame:  # fmt: skip
     """Every answer, in the order of ANSWERS_SCHEMA's first columns; what an interrupted try has written is kept."""
     encoder = Encoder.load(folders["tuned"])
@@ -126,15 +152,18 @@ def _answers(
     asked = [{"key": key, "ids": ids} for key, ids in prompts.select("pair_id", "prompt_ids").iter_rows()]
     write_text(folder / "prompts.json", json.dumps(asked))
     batches = tuple(_batches(_read_parts(parts), [len(one["ids"]) for one in asked], config.batch_size))
-    if batches:
+    for models in [folders] if engine == "transformers" else [{name: folder} for name, folder in folders.items()]:
+        share = tuple(batch for batch in batches if batch.model in models)
+        if not share:
+            continue
         GenerateJob(
-            models=folders, prompts=folder / "prompts.json", batches=batches, parts=parts, folder=folder,
+            models=models, prompts=folder / "prompts.json", batches=share, parts=parts, folder=folder,
             precision=train.precision, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
-            top_p=config.top_p, seed=seed, end=encoder.end,
+            top_p=config.top_p, seed=seed, end=encoder.end, engine=engine,
         ).write(folder / "job.json")  # fmt: skip
         outcome = run_ranks(
             work, "training.generate", folder / "job.json", folder,
-            ranks=max(1, min(train.ranks, len(batches) // len(MODELS))), log_file=folder / "generate.log",
+            ranks=max(1, min(train.ranks, len(share) // len(models))), log_file=folder / "generate.log",
         )  # fmt: skip
         work.provenance |= {"generation": outcome.facts}
     written = _read_parts(parts)

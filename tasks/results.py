@@ -18,7 +18,7 @@ from tasks.evaluation.benchmark_table import compared_benchmarks
 from tasks.manifest import Manifest
 from tasks.store import Store, Workspace, write_text
 
-VERSION = 1  # bump when the bytes this stage writes would change
+VERSION = 2  # bump when the bytes this stage writes would change
 
 # Stage -> its file, and the section of metrics.json that it becomes. Benchmarks are two stages, one a model.
 SECTIONS: Final = {"generate": ("generation.json", "generation"), "judge": ("judge.json", "judge")}

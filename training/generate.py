@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.answer_parts import write_part
 from training.jobs import AnswerBatch, GenerateJob
 from training.rank import Stop, die_with_parent, job_path, run_rank, this_rank, world_size
 from training.status import Outcome, Progress, TrainerError, write_progress
@@ -39,7 +40,7 @@ def generate(job: GenerateJob, stop: Stop) -> Outcome:
         model = load_writer(folder, job, device)
         for batch in mine:
             found = answers(model, [prompts[number] for number in batch.numbers], batch, job)
-            _write_part(job.parts, batch, found)
+            write_part(job.parts, batch, found)
             done += len(batch.numbers)
             write_progress(job.folder, rank, Progress(done, total, "answers"))
             if stop.asked:
@@ -47,7 +48,10 @@ def generate(job: GenerateJob, stop: Stop) -> Outcome:
         del model
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    facts = {"ranks": ranks, "threads": torch.get_num_threads(), "precision": job.precision, "device": device.type}
+    facts = {
+        "ranks": ranks, "threads": torch.get_num_threads(), "precision": job.precision, "device": device.type,
+        "engine": job.engine,
+    }  # fmt: skip
     return Outcome("finished", done, facts)
 
 
@@ -92,15 +96,6 @@ def answers(
     return found
 
 
-def _write_part(parts: Path, batch: AnswerBatch, found: list[dict[str, Any]]) -> None:
-    """A file named for its first prompt, whole or not there."""
-    place = parts / f"{batch.model}-{batch.mode}-{batch.numbers[0]:06d}.json"
-    scratch = place.with_name(f".{place.name}.{this_rank()}")
-    named = [{"model": batch.model, "mode": batch.mode} | one for one in found]
-    scratch.write_text(json.dumps(named), encoding="utf-8")
-    scratch.rename(place)
-
-
 def main() -> int:
     """Run the rank; returns its exit code."""
     die_with_parent()
@@ -109,6 +104,10 @@ def main() -> int:
     except TrainerError as error:
         sys.exit(str(error))
     job.folder.mkdir(parents=True, exist_ok=True)
+    if job.engine == "vllm":
+        from training.vllm_answers import generate_by_vllm
+
+        return run_rank(job.folder, lambda stop: generate_by_vllm(job, stop))
     return run_rank(job.folder, lambda stop: generate(job, stop))
 
 

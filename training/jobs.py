@@ -115,6 +115,7 @@ class ScoreJob:
 
 
 Mode = Literal["greedy", "sampled"]
+Engine = Literal["transformers", "vllm"]
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ class GenerateJob:
     seed: int
     end: int
     """Id of EOS."""
+    engine: Engine = "transformers"
+    """What writes. With vllm `models` has one model: only its process gives back what vLLM holds of a device."""
 
     def write(self, path: Path) -> None:
         """Write the job as JSON."""
@@ -166,6 +169,7 @@ class GenerateJob:
                 parts=Path(raw["parts"]), folder=Path(raw["folder"]), precision=raw["precision"],
                 max_new_tokens=int(raw["max_new_tokens"]), temperature=float(raw["temperature"]),
                 top_p=float(raw["top_p"]), seed=int(raw["seed"]), end=int(raw["end"]),
+                engine=raw["engine"],
             )  # fmt: skip
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise TrainerError("recipe", f"{path} is not a generation job: {error}") from error

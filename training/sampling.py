@@ -25,7 +25,7 @@ class KeyedSampling(LogitsProcessor):  # type: ignore[misc]  # transformers has 
         self._warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(temperature)]
         if top_p < 1.0:
             self._warpers.append(TopPLogitsWarper(top_p))
-        self._streams = [_stream(seed, key) for key in keys]
+        self._streams = [torch.Generator().manual_seed(prompt_seed(seed, key)) for key in keys]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         warped_BV = scores.float()
@@ -54,6 +54,7 @@ class Finite(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-def _stream(seed: int, key: str) -> torch.Generator:
+def prompt_seed(seed: int, key: str) -> int:
+    """The seed of one prompt's chances, from 0 to 2**63 - 1."""
     digest = xxhash.xxh3_64_intdigest(f"generate\0{key}".encode(), seed=seed & 0xFFFFFFFFFFFFFFFF)
-    return torch.Generator().manual_seed(digest & 0x7FFFFFFFFFFFFFFF)
+    return digest & 0x7FFFFFFFFFFFFFFF

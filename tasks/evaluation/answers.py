@@ -105,7 +105,7 @@ def _compared(start: pl.DataFrame, tuned: pl.DataFrame, times: int, seed: int) -
         for side, values in (("start", before), ("tuned", after)):
             ratios[f"{name}.{side}"] = mean(values, where=~np.isnan(values), share=share)
         change = after - before
-        ratios[f"{name}.difference"] = mean(change, where=~np.isnan(change), share=False)
+        ratios[f"{name}.difference"] = mean(change, where=~np.isnan(change), share=False, difference=share)
     return bootstrap(ratios, np.arange(start.height, dtype=np.int64), times=times, seed=seed)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from tasks.errors import StageFailed
-from tasks.evaluation.statistics import Z_95, FloatArray
+from tasks.evaluation.statistics import Z_95, FloatArray, agreed
 from tasks.evaluation.suite import CATEGORIES, PUBLISHED, PUBLISHED_START, SUITE
 from tasks.manifest import Manifest
 
@@ -55,7 +55,8 @@ def _compared(
     }  # fmt: skip
     made |= {"before": first["value"], "after": second["value"]}
     pairs = before.join(after, on=["task", "doc"], how="inner", suffix="_tuned", maintain_order="left")
-    if pairs.filter(pl.col("digest") != pl.col("digest_tuned")).height or not before.height == after.height:
+    same = pairs.filter(pl.col("digest") == pl.col("digest_tuned")).height
+    if not same == pairs.height == before.height == after.height:
         raise StageFailed(
             f"benchmark {first['name']}: the two models were not asked the same items; build both again with "
             "--force evaluate"
@@ -73,11 +74,19 @@ def _compared(
         known_errors = [one for one in errors if one is not None]
         error = math.hypot(*known_errors) if len(known_errors) == 2 else None
     difference = second["value"] - first["value"]
-    half = None if error is None else Z_95 * error
-    return made | {
-        "difference": difference, "difference_error": error,
-        "low": None if half is None else difference - half, "high": None if half is None else difference + half,
-    }  # fmt: skip
+    low, high = _interval(difference, error, np.concatenate(values), same)
+    return made | {"difference": difference, "difference_error": error, "low": low, "high": high}
+
+
+def _interval(
+    difference: float, error: float | None, values: FloatArray, items: int
+) -> tuple[float, float] | tuple[None, None]:  # fmt: skip
+    """Of the difference. Where every item says the same, the standard error knows nothing of chance."""
+    if error is None:
+        return None, None
+    if error == 0.0 and items and values.min() >= 0.0 and values.max() <= 1.0:
+        return agreed(difference, items)
+    return difference - Z_95 * error, difference + Z_95 * error
 
 
 def _is_mean(value: float, items: FloatArray) -> bool:

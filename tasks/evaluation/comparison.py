@@ -82,7 +82,7 @@ def compare(runs: Mapping[str, pl.DataFrame], *, times: int = 1000, seed: int = 
         ratios[f"{name}.loss"] = mean(loss, share=False)
         if name != first:
             before = margins[first] > 0
-            ratios[f"{name}.accuracy.gain"] = mean(right.astype(np.float64) - before, share=False)
+            ratios[f"{name}.accuracy.gain"] = mean(right.astype(np.float64) - before, difference=True)
             ratios[f"{name}.loss.gain"] = mean(loss - np.logaddexp(0.0, -margins[first]), share=False)
     found = bootstrap(ratios, units, times=times, seed=seed)
     contenders = [

@@ -55,7 +55,7 @@ def curves(rows: pl.DataFrame) -> dict[str, list[Bin]]:
         "site": _largest(rows.get_column("site")),
         "year": _each(rows.get_column("year").cast(pl.String)),
         "truncation": [
-            Bin(label, ((cut["chosen_cut"] == chosen) & (cut["rejected_cut"] == rejected)).to_numpy())
+            Bin(label, ((cut["chosen_cut"] == chosen) & (cut["rejected_cut"] == rejected)).fill_null(False).to_numpy())
             for label, (chosen, rejected) in _TRUNCATION.items()
         ],
         "code": [Bin("with a code block", code), Bin("prose only", ~code)],

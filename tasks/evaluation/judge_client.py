@@ -33,7 +33,7 @@ class JudgeClient:
         self._address = url.rstrip("/") + "/chat/completions"
         self.host = urlsplit(url).hostname or url
         self._model, self._tries, self._sleep, self._key_env = model, tries, sleep, key_env
-        headers = {} if key_env is None else {"Authorization": f"Bearer {_token(key_env)}"}
+        headers = {} if key_env is None else {"Authorization": f"Bearer {judge_token(key_env)}"}
         self._http = httpx.Client(headers=headers, timeout=timeout)
 
     def __enter__(self) -> "JudgeClient":
@@ -89,7 +89,8 @@ class JudgeClient:
         return Surroundings(f"judge: {self.host} refuses with {response.status_code} ({_short(response.text)}){hint}")
 
 
-def _token(key_env: str) -> str:
+def judge_token(key_env: str) -> str:
+    """The judge's token out of the environment; Surroundings where there is none."""
     token = credential(key_env)
     if token is None:
         raise Surroundings(f"judge: evaluate.generate.judge.key_env names {key_env}, which is not set")

@@ -56,7 +56,7 @@ def metrics(
         if rule.verdicts is not None:
             ratios[f"baseline.{name}"] = mean(rule.verdicts)
             ratios[f"decided.{name}"] = mean(rule.verdicts, where=rule.verdicts != 0.5)
-            ratios[f"beyond.{name}"] = mean(right - rule.verdicts, share=False)
+            ratios[f"beyond.{name}"] = mean(right - rule.verdicts, difference=True)
     for name, curve in bins.items():
         for number, a_bin in enumerate(curve):
             ratios[f"curve.{name}.{number}"] = mean(right.astype(np.float64), where=a_bin.inside)
@@ -157,8 +157,8 @@ def _ratios(
         "where_equal": mean(hits, where=chosen_tokens == rejected_tokens),
         "before": mean(before),
         "after": mean(after),
-        "gain": mean(after - before, share=False),
-        "over_start": mean(hits - start, share=False),
+        "gain": mean(after - before, difference=True),
+        "over_start": mean(hits - start, difference=True),
         "per_token.margin": mean(_strict(chosen_rate, rejected_rate)),
         "per_token.before": mean(_strict(ref_chosen / chosen_tokens, ref_rejected / rejected_tokens)),
         "per_token.after": mean(_strict(chosen / chosen_tokens, rejected / rejected_tokens)),

@@ -28,6 +28,8 @@ class Ratio(NamedTuple):
     bottom: FloatArray  # (P,)
     share: bool = True
     """Whether the quotient lies in [0, 1], so that Wilson's interval makes sense."""
+    difference: bool = False
+    """Whether it is a share minus a share, each of the same pairs: in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ class Estimate:
         return {name: self.value, "low": self.low, "high": self.high}
 
 
-def mean(values: FloatArray, *, where: npt.NDArray[np.bool_] | None = None, share: bool = True) -> Ratio:
-    """The plain mean of `values`, over the pairs in `where`."""
+def mean(
+    values: FloatArray, *, where: npt.NDArray[np.bool_] | None = None, share: bool = True, difference: bool = False
+) -> Ratio:  # fmt: skip
+    """The plain mean of `values`, over the pairs in `where`; a `difference` is no share."""
     counted = np.ones(len(values)) if where is None else where.astype(np.float64)
-    return Ratio(np.where(counted > 0, values, 0.0), counted, share)
+    return Ratio(np.where(counted > 0, values, 0.0), counted, share and not difference, difference)
 
 
 def resamples(units: int, times: int, seed: int) -> Iterator[IntArray]:
@@ -63,7 +67,8 @@ def bootstrap(ratios: Mapping[str, Ratio], units: IntArray, *, times: int, seed:
     """Each quotient with its percentile interval over resampled units.
 
     `units` (P,) numbers each pair's question from 0. Where every resample agrees (all right, or one question only)
-    the bootstrap knows nothing of chance: shares then get Wilson's interval for that many questions.
+    the bootstrap knows nothing of chance: shares then get Wilson's interval for that many questions, and differences of
+    shares the one that comes of it (`agreed`).
     """
     if len(units) == 0:
         return {name: Estimate(None, None, None) for name in ratios}
@@ -82,7 +87,7 @@ def bootstrap(ratios: Mapping[str, Ratio], units: IntArray, *, times: int, seed:
             continue
         value = float(top[:, column].sum() / total)
         informative = int((bottom[:, column] > 0).sum())
-        estimates[name] = _estimate(value, drawn[:, column], informative, share=ratio.share)
+        estimates[name] = _estimate(value, drawn[:, column], informative, ratio)
     return estimates
 
 
@@ -90,15 +95,27 @@ def _per_unit(values: FloatArray, units: IntArray, count: int) -> FloatArray:
     return np.bincount(units, weights=values, minlength=count).astype(np.float64)
 
 
-def _estimate(value: float, drawn: FloatArray, units: int, *, share: bool) -> Estimate:
+def _estimate(value: float, drawn: FloatArray, units: int, ratio: Ratio) -> Estimate:
     known = drawn[~np.isnan(drawn)]
+    bounded = ratio.share or ratio.difference
     if units >= 2 and len(known) > 0:
         low, high = percentiles(known)
-        if high - low > 1e-12 or not share:
+        if high - low > 1e-12 or not bounded:
             return Estimate(value, low, high)
-    if not share:
+    if not bounded:
         return Estimate(value, None, None)
+    if ratio.difference:
+        return Estimate(value, *agreed(value, units))
     return Estimate(value, *wilson(value * units, units))
+
+
+def agreed(difference: float, count: int) -> tuple[float, float]:
+    """95 % interval of a difference of shares that is the same in each of `count` units.
+
+    As many units as Wilson's interval for none of `count` allows may be otherwise, and at the worst by -1 or 1.
+    """
+    unseen = wilson(0, count)[1]
+    return difference - unseen * (1 + difference), difference + unseen * (1 - difference)
 
 
 def percentiles(drawn: FloatArray) -> tuple[float, float]:

@@ -102,8 +102,8 @@ def _benchmarks(entries: Sequence[Mapping[str, Any]], notes: Mapping[str, Any]) 
         "The interval is that of the difference."
     )
     rows: list[tuple[str, ...]] = [
-        (one["name"] + ("" if one["as_published"] or one["category"] == "other" else " *"),
-         f"{one['metric']}, {one['shots']} shots, {number(one['items'])} items",
+        (one["name"] + ("" if one["as_published"] or one["category"] == "other" else " *")
+         + f" ({one['metric']}, {one['shots']} shots, {number(one['items'])} items)",
          _with_error(one["before"], one["before_error"]), _with_error(one["after"], one["after_error"]),
          percent(one["difference"]), interval(one["low"], one["high"]))
         for one in entries
@@ -114,7 +114,7 @@ def _benchmarks(entries: Sequence[Mapping[str, Any]], notes: Mapping[str, Any]) 
     if told:
         remark += f" Notes: {'; '.join(told)}."
     parts: list[Table] = [
-        (("benchmark", "measured", "start", "tuned", "difference", "95 % interval"), rows)
+        (("benchmark", "start", "tuned", "difference", "95 % interval"), rows)
     ]  # fmt: skip
     if "published" in notes:
         columns = notes["published"]["columns"]
@@ -140,4 +140,6 @@ def shown(value: float | None, share: bool) -> str:
 def span(estimate: Mapping[str, float | None], share: bool) -> str:
     """The two ends of an interval."""
     low, high = estimate["low"], estimate["high"]
-    return NOTHING if low is None or high is None else f"{shown(low, share)} to {shown(high, share)}"
+    if share:
+        return interval(low, high)
+    return NOTHING if low is None or high is None else f"{shown(low, False)} to {shown(high, False)}"

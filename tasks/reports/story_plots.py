@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from tasks.evaluation.plots import BASE, FAINT, MODEL, WRONG, Axes, percent_axis, save, title_over_labels
+from tasks.evaluation.plots import BASE, BESIDE, FAINT, MODEL, WRONG, Axes, percent_axis, save, title_over_labels
 from tasks.reports.data_summary import Summary
 
 SITES_SHOWN: Final = 20
@@ -18,27 +18,27 @@ def draw_training(folder: Path, training: pl.DataFrame) -> None:
     if training.height == 0 or not {"step", "loss", "rewards/accuracies", "rewards/margins"} <= set(training.columns):
         return
     steps = training["step"].to_numpy()
-    save(folder / "training_loss.png", lambda axes: _loss(axes, steps, training["loss"]), height=3.0)
-    save(folder / "training_accuracy.png", lambda axes: _rewards(axes, steps, training), height=3.0)
+    save(folder / "training_loss.png", lambda axes: _loss(axes, steps, training["loss"]), width=BESIDE, height=3.0)
+    save(folder / "training_accuracy.png", lambda axes: _rewards(axes, steps, training), width=BESIDE, height=3.0)
 
 
 def draw_data(folder: Path, summary: Summary) -> None:
     """Length, vote gap, year and site of the training pairs."""
     if summary.pairs == 0:
         return
-    save(folder / "lengths.png", lambda axes: _lengths(axes, summary), height=3.2)
+    save(folder / "lengths.png", lambda axes: _lengths(axes, summary), width=BESIDE, height=3.2)
     if len(summary.score_gaps) > 1:
         bars = summary.score_gaps
         title = "Training pairs by difference in votes"
         save(folder / "score_gaps.png", lambda axes: _bars(axes, bars, title, "votes of chosen minus rejected"),
-             height=3.0)  # fmt: skip
+             width=BESIDE if len(bars) <= 8 else 7.0, height=3.0)  # fmt: skip
     if len(summary.years) > 1:
         years = [(str(year), pairs) for year, pairs in summary.years]
         save(folder / "years.png", lambda axes: _bars(axes, years, "Training pairs by year of the question", ""),
-             height=3.0)  # fmt: skip
+             width=BESIDE if len(years) <= 9 else 7.0, height=3.0)  # fmt: skip
     if len(summary.sites) > 1:
         shown = summary.sites[:SITES_SHOWN]
-        save(folder / "sites.png", lambda axes: _sites(axes, shown), height=0.8 + 0.3 * len(shown))
+        save(folder / "sites.png", lambda axes: _sites(axes, shown), width=BESIDE, height=0.8 + 0.3 * len(shown))
 
 
 def smoothed(values: pl.Series, window: int) -> pl.Series:
@@ -104,7 +104,7 @@ def _lengths(axes: Axes, summary: Summary) -> None:
     axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
     axes.legend(loc="upper right")
     longer = float(np.mean(chosen > rejected))
-    axes.set_title(f"Length: the chosen answer is the longer one in {longer:.1%} of pairs")
+    axes.set_title(f"Length: chosen is longer in {longer:.1%} of pairs")
 
 
 def _bars(axes: Axes, bars: Sequence[tuple[str, int]], title: str, label: str) -> None:

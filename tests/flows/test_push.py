@@ -14,7 +14,7 @@ from tasks.errors import InputError
 from tasks.manifest import Manifest
 from tasks.store import External, Store, Workspace
 from tests.flows.conftest import Outcome, Shell
-from tests.tasks.push_hub import COMMIT, TOKEN, PushHub, push_hub
+from tests.tasks.push_hub import COMMIT, TOKEN, XET_TOKEN, PushHub, push_hub
 
 FILES = {
     "model/README.md": "---\nlicense: apache-2.0\n---\n# Tiny\n", "model/config.json": "{}",
@@ -46,18 +46,18 @@ def published(shell: Shell) -> Manifest:
     return made
 
 
-def pushed(shell: Shell, hub_url: str, *arguments: str, token: str | None = TOKEN) -> Outcome:
-    """xet is switched off: its store is another server, with a protocol of its own."""
+def pushed(shell: Shell, hub_url: str, *arguments: str, token: str | None = TOKEN, xet: bool = False) -> Outcome:
     kept = {key: value for key, value in shell.environment.items() if not key.startswith("HF_")}
-    more = {"HF_ENDPOINT": hub_url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(shell.folder / "hf")}
+    more = {"HF_ENDPOINT": hub_url, "HF_HUB_DISABLE_XET": "0" if xet else "1", "HF_HOME": str(shell.folder / "hf")}
     given = {"HF_TOKEN": token} if token is not None else {}
     return Shell(shell.folder, {**kept, **more, **given}).run("push", *arguments, timeout=120)
 
 
+@pytest.mark.parametrize("xet", [False, True])
 def test_the_model_is_at_the_top_its_origin_beside_it_and_no_texts(
-    shell: Shell, hub: PushHub, published: Manifest
+    shell: Shell, hub: PushHub, published: Manifest, xet: bool
 ) -> None:
-    done = pushed(shell, hub.url, "done", "me/tiny", "--private", "--json")
+    done = pushed(shell, hub.url, "done", "me/tiny", "--private", "--json", xet=xet)
     assert done.status == 0, done.err
     answer: dict[str, Any] = json.loads(done.out)
     assert (answer["repo"], answer["commit"], answer["error"]) == ("me/tiny", COMMIT, None)
@@ -69,6 +69,9 @@ def test_the_model_is_at_the_top_its_origin_beside_it_and_no_texts(
     assert [(repo["name"], repo.get("private", repo.get("visibility"))) for repo in hub.repos] in (
         [("tiny", True)], [("tiny", "private")],
     )  # fmt: skip
+    # The store of chunks is another server than the hub, and never sees the hub's token.
+    assert list(hub.xorbs.values()) == [b"weights"] * xet
+    assert hub.store_tokens == ({f"Bearer {XET_TOKEN}"} if xet else set())
 
 
 def test_without_a_token_nobody_is_asked_even_where_one_is_stored(

@@ -1,12 +1,14 @@
 """A hub on loopback that takes a push: repositories, large files, one commit; and refuses the wrong token.
 
-It answers what huggingface_hub asks when xet is switched off: create, validate-yaml, preupload, LFS batch, commit.
+It answers what huggingface_hub asks: create, validate-yaml, preupload, commit; for large files LFS batch where xet is
+switched off, else what hf_xet asks of a store of chunks that knows neither presigned uploads nor progress of shards.
 """
 
 import base64
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 TOKEN = "hf_theRightOne"
+XET_TOKEN = "xet_forAnHour"
 COMMIT = "c" * 40
 
 
@@ -29,6 +32,10 @@ class PushHub:
     """What the commits made of the repository."""
     commits: list[str] = field(default_factory=list)
     """Their messages."""
+    xorbs: dict[str, bytes] = field(default_factory=dict)
+    """Chunks as hf_xet packs them."""
+    store_tokens: set[str | None] = field(default_factory=set)
+    """What the store of chunks was shown."""
 
 
 @contextmanager
@@ -41,7 +48,12 @@ def push_hub() -> Iterator[PushHub]:
 
         def do_GET(self) -> None:
             self._body()
-            self._json(404, {"error": "Repository not found"})
+            if "/xet-write-token/" not in self.path:
+                self._json(404, {"error": "Repository not found"})
+            elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                self._json(401, {"error": "Invalid user token."})
+            else:
+                self._json(200, {"casUrl": hub.url, "accessToken": XET_TOKEN, "exp": int(time.time()) + 3600})
 
         def do_PUT(self) -> None:
             data = self._body()
@@ -50,7 +62,9 @@ def push_hub() -> Iterator[PushHub]:
 
         def do_POST(self) -> None:
             path, data = self.path.split("?")[0], self._body()
-            if path != "/api/validate-yaml" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if path.startswith(("/v1/", "/v2/")):
+                self._store(path, data)
+            elif path != "/api/validate-yaml" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 self._json(401, {"error": "Invalid user token."})
             elif path == "/api/repos/create":
                 asked = json.loads(data)
@@ -80,6 +94,19 @@ def push_hub() -> Iterator[PushHub]:
             elif "/commit/" in path:
                 self._commit(data)
             else:
+                self._json(404, {"error": path})
+
+        def _store(self, path: str, data: bytes) -> None:
+            hub.store_tokens.add(self.headers.get("Authorization"))
+            if path.startswith("/v1/xorbs/"):
+                # One chunk: version, its length here (3 bytes), packing (0: none), its length outside (3), the bytes.
+                assert data[4] == 0
+                chunk = data[8 : 8 + int.from_bytes(data[1:4], "little")]
+                hub.blobs[hashlib.sha256(chunk).hexdigest()] = hub.xorbs[path] = chunk
+                self._json(200, {"was_inserted": True})
+            elif path == "/v1/shards":
+                self._json(200, {"result": 1})
+            else:  # an older store: hf_xet then goes by what is above
                 self._json(404, {"error": path})
 
         def _commit(self, data: bytes) -> None:

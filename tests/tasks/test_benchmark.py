@@ -13,6 +13,7 @@ from scipy.stats import norm, sem
 from tasks.benchmark import ITEMS_SCHEMA, BenchmarkConfig, _environment, benchmark
 from tasks.errors import RecipeError, StageFailed
 from tasks.evaluation.benchmark_table import compared_benchmarks
+from tasks.evaluation.statistics import agreed
 from tasks.evaluation.suite import PUBLISHED, SUITE, benchmarks, suite_table
 from tasks.manifest import Manifest
 from tasks.reports.further_tables import further_tables
@@ -102,6 +103,20 @@ def test_the_start_model_is_asked_once_for_all_runs(both: list[Manifest], finish
     moved = BenchmarkConfig(tasks=["after"], include_path=other)
     planned = Store(finished.store.work_dir, plan=True)
     assert benchmark(planned, finished.stages["model"], moved, finished.train).planned
+
+
+def test_what_is_asked_names_a_benchmark_and_not_how_it_was_asked_for(finished: Any) -> None:
+    store = Store(finished.store.work_dir, plan=True)
+
+    def planned(**settings: Any) -> str:
+        config = BenchmarkConfig(run_code=True, **settings)
+        return benchmark(store, finished.stages["model"], config, finished.train).fingerprint
+
+    named = [one.name for one in SUITE if one.task is not None]
+    assert planned(tasks=["paper"]) == planned(tasks=named) == planned(tasks=["paper", "gsm8k"])
+    assert planned(tasks=["gsm8k"]) == planned(tasks=["gsm8k", "gsm8k"]) != planned(tasks=["gsm8k", "ifeval"])
+    assert planned(tasks=["gsm8k"]) != planned(tasks=["gsm8k"], limit=5)
+    assert planned(tasks=["gsm8k"]) != planned(tasks=["gsm8k"], fewshot=3)
 
 
 @pytest.mark.slow
@@ -214,6 +229,30 @@ def test_other_items_are_no_comparison(tulu: tuple[Store, Manifest]) -> None:
         compared_benchmarks(by_hand(store, "start", [1.0]), by_hand(store, "tuned", [1.0, 0.0]), model)
 
 
+def test_as_many_items_but_others_are_no_comparison(tulu: tuple[Store, Manifest]) -> None:
+    store, model = tulu
+    tuned = by_hand(store, "tuned", [1.0, 0.0])
+    pl.read_parquet(tuned.path("items.parquet")).with_columns(pl.col("doc") + 1).write_parquet(
+        tuned.path("items.parquet")
+    )
+    with pytest.raises(StageFailed, match="were not asked the same items"):
+        compared_benchmarks(by_hand(store, "start", [1.0, 0.0]), tuned, model)
+
+
+def test_two_items_that_both_got_worse_are_chance(tulu: tuple[Store, Manifest]) -> None:
+    store, model = tulu
+
+    def found(items: int) -> dict[str, Any]:
+        sides = by_hand(store, "start", [1.0] * items), by_hand(store, "tuned", [0.0] * items)
+        return compared_benchmarks(*sides, model)
+
+    (two,), (forty,) = found(2)["benchmarks"], found(40)["benchmarks"]
+    assert (two["difference"], two["difference_error"]) == (-1.0, 0.0)
+    assert (two["low"], two["high"]) == pytest.approx(agreed(-1.0, 2)) and two["high"] > 0 > forty["high"]
+    assert found(2)["benchmark_notes"]["warnings"] == []
+    assert len(found(40)["benchmark_notes"]["warnings"]) == 1
+
+
 def test_the_papers_rows_stand_beside_its_own_model_only(tulu: tuple[Store, Manifest], finished: Any) -> None:
     store, model = tulu
     sides = by_hand(store, "start", [1.0, 0.0]), by_hand(store, "tuned", [1.0, 1.0])
@@ -223,7 +262,7 @@ def test_the_papers_rows_stand_beside_its_own_model_only(tulu: tuple[Store, Mani
     # Reasoning is GSM8k and BBH; one of them alone is not the paper's number.
     assert rows["this run, tuned"]["reasoning"] is None
     (table,) = further_tables(found)
-    assert table.parts[0][1][0][2:] == ("50.0 ± 50.0 %", "100.0 ± 0.0 %", "50.0 %", "-48.0 to 148.0 %")
+    assert table.parts[0][1][0][1:] == ("50.0 ± 50.0 %", "100.0 ± 0.0 %", "50.0 %", "-48.0 to 148.0 %")
     assert table.parts[1][1][0][-1] == "56.8"
     limited = [by_hand(store, side, [1.0, 0.0], whole=False) for side in ("start", "tuned")]
     assert [one["as_published"] for one in compared_benchmarks(*limited, model)["benchmarks"]] == [False]

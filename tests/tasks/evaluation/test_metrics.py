@@ -186,6 +186,13 @@ def test_columns_that_a_source_lacks_are_null_with_a_reason() -> None:
     assert found["sites"]["macro_accuracy"] is None
 
 
+def test_a_pair_of_which_it_is_not_known_what_was_cut_is_in_no_bin_of_it() -> None:
+    every_other = pl.when(pl.int_range(pl.len()) % 2 == 0)
+    rows = made_rows(100).with_columns(every_other.then(pl.col(name)).alias(name) for name in ("chosen_cut", "site"))
+    found = judged(rows)["curves"]
+    assert [sum(one["pairs"] for one in found[name]) for name in ("truncation", "site")] == [50, 50]
+
+
 def test_the_order_of_the_rows_changes_no_number() -> None:
     rows = made_rows(200)
     assert json.dumps(judged(rows)) == json.dumps(judged(rows)), "the same rows twice"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from tasks.evaluation.statistics import Ratio, bootstrap, coin_range, mcnemar, mean, resamples, wilson
+from tasks.evaluation.statistics import Ratio, agreed, bootstrap, coin_range, mcnemar, mean, resamples, wilson
 
 
 def test_a_bootstrap_interval_of_independent_pairs_is_the_normal_one() -> None:
@@ -92,3 +92,21 @@ def test_mcnemar_counts_only_the_pairs_on_which_two_models_differ() -> None:
 
 def test_coins_on_100_pairs_end_between_40_and_60_percent() -> None:
     assert coin_range(100) == (0.4, 0.6)
+
+
+def test_a_difference_that_every_question_agrees_on_is_as_sure_as_there_are_questions() -> None:
+    few = bootstrap({"gain": mean(np.ones(4), difference=True)}, np.array([0, 0, 1, 1]), times=50, seed=0)["gain"]
+    unseen = binomtest(0, 2).proportion_ci(method="wilson").high  # the share of questions that may be otherwise
+    assert (few.value, few.low, few.high) == pytest.approx((1.0, 1 - 2 * unseen, 1.0))
+    assert few.low < 0  # two questions show nothing
+    assert agreed(0.0, 2) == pytest.approx((-unseen, unseen))
+    assert agreed(-1.0, 2) == pytest.approx((-1.0, -1 + 2 * unseen))
+    assert agreed(1.0, 1000)[0] == pytest.approx(1.0, abs=0.01)
+    mixed = bootstrap({"gain": mean(np.array([1.0, 0.0] * 50), difference=True)}, np.arange(100), times=50, seed=0)
+    plain = bootstrap({"gain": mean(np.array([1.0, 0.0] * 50), share=False)}, np.arange(100), times=50, seed=0)
+    assert mixed == plain
+
+
+def test_a_mean_without_bounds_that_every_question_agrees_on_has_an_interval_of_no_width() -> None:
+    found = bootstrap({"margin": mean(np.full(4, 7.0), share=False)}, np.arange(4), times=50, seed=0)["margin"]
+    assert (found.low, found.high) == (7.0, 7.0)

@@ -73,6 +73,15 @@ def test_the_report_shows_answers_side_by_side_and_runs_none_of_them(published: 
     assert "100.0 %" in page.get_element_by_id("judge").text_content()
 
 
+def test_rows_that_are_too_wide_for_a_phone_are_stacked_there(published: Manifest) -> None:
+    page = html.fromstring(published.path("report.html").read_text(encoding="utf-8"))
+    columns = {table: len(table.xpath("./thead/tr/th")) for table in page.xpath("//table")}
+    assert {3, 5} <= set(columns.values())
+    for table, count in columns.items():
+        stacked = {"class": "many", "style": f"--others:{count - 1}"} if count > 3 else {}
+        assert dict(table.attrib) == stacked
+
+
 def test_the_card_has_the_tables_too(published: Manifest) -> None:
     card = published.path("model/README.md").read_text(encoding="utf-8")
     body = card.split("---\n", 2)[2]
