@@ -9,6 +9,7 @@ interruption: checkpoints/ (training/checkpoint.py), metrics.jsonl and perf.log 
 import logging
 import math
 import sys
+from functools import partial
 from typing import Final
 
 from training.jobs import TrainJob
@@ -32,7 +33,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     from training.batch import batch_indices, pack_batch, steps_per_epoch
     from training.checkpoint import METRICS, save_checkpoint
     from training.engine import Engine, device_memory, join_ranks, leave_ranks, rank_device, tensorboard
-    from training.export import gather
+    from training.export import gather, silent
     from training.fit import pack_settings
     from training.forward import load_model
     from training.layout import shares_prompt
@@ -133,17 +134,20 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 leave_ranks()
                 return Outcome("stopped", done)
 
-    release_freed_memory()  # the export maps the start model and its own file beside the engine
+    release_freed_memory()  # the export maps the start model beside the engine
     last = batch_indices(len(rows), config.batch_size, job.seed, total - 1)[:EXPORT_CHECKED]
-    exported = gather(engine, job.model, config, [rows[index] for index in last])
+    say = partial(write_progress, job.folder, rank) if rank == 0 else silent
+    trained = engine.parameters
+    exported = gather(engine, job.model, config, [rows[index] for index in last], say)
     leave_ranks()
+    release_freed_memory()  # what the engine held
     if exported is not None:
-        exported.write(job.export, adapter=job.adapter)
+        exported.write(job.export, adapter=job.adapter, say=say)
     facts = {
         "ranks": ranks, "threads": torch.get_num_threads(), "zero_stage": engine.stage, "precision": config.precision,
         "device": name, "tokens_per_pack": budget, "recompute": recompute,
         "resumed_from_step": first, "refused_checkpoints": refused,
-        "skipped_steps": skipped.total, "trained_parameters": engine.parameters,
+        "skipped_steps": skipped.total, "trained_parameters": trained,
         "tokens": total_of(metrics, "tokens") if rank == 0 else 0,
     }  # fmt: skip
     return Outcome("finished", total, facts)
