@@ -101,19 +101,18 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
         for step in range(first, total):
             indices = batch_indices(len(rows), config.batch_size, job.seed, step)
             batch = [rows[index] for index in indices]
-            ids = [pair_ids[index] for index in indices]
             packs = pack_batch(batch, budget, ranks)
             given = PairLogps(reference.chosen[indices], reference.rejected[indices])
             totals, losses = run_packs(engine, config, packs[rank], given, stop.asked)
             finite = math.isfinite(totals.metrics["loss"])
             if not finite:
-                skipped.meet(step + 1, "the loss", ids, losses)
+                skipped.meet(step + 1, "the loss", batch, losses)
             elif step == skipped.total:  # no update was made so far
                 check_first_loss(totals, job.reference)
             rate = learning_rate(config, step, total)
             norm = engine.step(rate, leave_out=not finite)
             if finite and not math.isfinite(norm):
-                skipped.meet(step + 1, "the gradient's norm", ids, {})
+                skipped.meet(step + 1, "the gradient's norm", batch, {})
             done = step + 1
             if rank == 0 and finite and math.isfinite(norm):
                 line = {"step": done, "epoch": done / per_epoch, **totals.metrics, "learning_rate": rate}
@@ -123,6 +122,8 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 packing = pack_metrics(packs, shared_prompt=shared_prompt) | truncated_share(batch, job.end)
                 packing |= step_flops(shape, packs, recompute=recompute, frozen=config.lora is not None)
                 records.write(line, packing, config.batch_size)
+            elif rank == 0:
+                records.leave_out()
             if rank == 0:
                 write_progress(job.folder, rank, Progress(done, total, "steps"))
             if totals.stop or (done % config.save_every == 0 and done < total):
@@ -134,6 +135,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 leave_ranks()
                 return Outcome("stopped", done)
 
+    skipped.refuse_untrained(total)
     release_freed_memory()  # the export maps the start model beside the engine
     last = batch_indices(len(rows), config.batch_size, job.seed, total - 1)[:EXPORT_CHECKED]
     say = partial(write_progress, job.folder, rank) if rank == 0 else silent
