@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from training import adapters
+from training.allocator import release_freed_memory
 from training.batch import make_pack
 from training.config import Precision, TrainConfig
 from training.engine import Engine
@@ -111,7 +112,8 @@ def gather(
         if dist.get_rank() == 0:
             weights[name] = weight.to("cpu", narrow, copy=True)
             say(Progress(at, len(engine.names), "tensors gathered"))
-    engine.close()  # before the start model is loaded beside it
+    engine.close()
+    release_freed_memory()  # the start model's file is mapped, and takes none of it
     if dist.get_rank() != 0:
         return None
     model: PreTrainedModel | PeftModel = _load(start, narrow or "auto")

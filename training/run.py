@@ -29,7 +29,6 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     import torch
     import torch.distributed as dist
 
-    from training.allocator import release_freed_memory
     from training.batch import batch_indices, pack_batch, steps_per_epoch
     from training.checkpoint import METRICS, save_checkpoint
     from training.engine import Engine, device_memory, join_ranks, leave_ranks, rank_device, tensorboard
@@ -136,13 +135,11 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 return Outcome("stopped", done)
 
     skipped.refuse_untrained(total)
-    release_freed_memory()  # the export maps the start model beside the engine
     last = batch_indices(len(rows), config.batch_size, job.seed, total - 1)[:EXPORT_CHECKED]
     say = partial(write_progress, job.folder, rank) if rank == 0 else silent
     trained = engine.parameters
     exported = gather(engine, job.model, config, [rows[index] for index in last], say)
     leave_ranks()
-    release_freed_memory()  # what the engine held
     if exported is not None:
         exported.write(job.export, adapter=job.adapter, say=say)
     facts = {
