@@ -165,8 +165,9 @@ def _section(cases: list[dict[str, Any]]) -> str:
         for case in cases
     ]
     return f"""
-{" ".join(sorted({case["where"] for case in cases}))} Written by `python -m benchmarks.memory`: random weights; the peak
-resident memory of the largest rank over scoring, two updates and export.
+{" ".join(sorted({case["where"] for case in cases}))}
+Written by `python -m benchmarks.memory`: random weights; the peak resident memory of the largest rank over scoring, two
+updates and export.
 
 | parameters | trained | precision | ZeRO | ranks | tokens of a pack | predicted, GB | measured, GB | error |
 |---|---|---|---:|---:|---:|---:|---:|---:|
