@@ -110,7 +110,7 @@ def run_recipe(
         with written_down(run):
             refuse_endless_resumes()
             training = training_deployment() if hand_over else None
-            if training is None:  # else it is for the worker that evaluates to have what that takes
+            if training is None:  # else it is for the worker that trains and evaluates to have what that takes
                 refuse_unmet(store, settings, until)
         handing_over = None
         if training is not None:

@@ -1,14 +1,16 @@
-"""What the evaluation of a recipe needs beside a model, asked when the run starts and not when the model is trained.
+"""What training and evaluation need beside the core, asked when the run starts and not when its data or model is made.
 
-The token of the judge, lm-eval and the files of its tasks, vLLM. Only a stage that would be built needs them.
+Optional packages, the token of the judge, the files of local tasks. Only a stage that would be built needs them.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
+from typing import Final
 
 from flows.recipe import STAGES, Recipe, Stage
 from flows.stages import Steps, all_stages, plain_steps
-from tasks.errors import PrefstackError
+from tasks.errors import PrefstackError, RecipeError
 from tasks.evaluation.engine import refuse_missing_engine
 from tasks.evaluation.examination import (
     refuse_missing_files,
@@ -22,14 +24,19 @@ from tasks.manifest import Manifest
 from tasks.store import Silent, Store
 
 Check = tuple[str, Callable[[], object]]
+FIRST: Final[Stage] = "train"
+"""The first stage that anything here is asked for."""
 
 
 def refuse_unmet(store: Store, recipe: Recipe, until: Stage) -> None:
-    """Raise what would end the evaluation later: RecipeError, or Surroundings where a token is not set."""
-    if STAGES.index(until) < STAGES.index("evaluate"):
+    """Raise what would end the run later: RecipeError, or Surroundings where a token is not set."""
+    if STAGES.index(until) < STAGES.index(FIRST):
         return
+    evaluates = STAGES.index(until) >= STAGES.index("evaluate")
     needing: set[str] | None = None
     for stage, check in _checks(recipe):
+        if stage != FIRST and not evaluates:
+            continue
         try:
             check()
         except PrefstackError:
@@ -40,7 +47,11 @@ def refuse_unmet(store: Store, recipe: Recipe, until: Stage) -> None:
 
 
 def _checks(recipe: Recipe) -> Iterator[Check]:
-    """What each stage of the evaluation needs, the quickest first."""
+    """What each stage needs, the quickest first."""
+    if recipe.train.lora is not None:
+        yield FIRST, lambda: _refuse_missing_package("train.lora", "peft", "lora")
+    if recipe.train.tensorboard:
+        yield FIRST, lambda: _refuse_missing_package("train.tensorboard", "tensorboard", "tensorboard")
     generated, examined = recipe.evaluate.generate, recipe.evaluate.benchmarks
     if generated is not None:
         yield "generate", lambda: refuse_missing_engine(generated.engine)
@@ -55,8 +66,13 @@ def _checks(recipe: Recipe) -> Iterator[Check]:
         yield "benchmark", lambda: refuse_unknown_tasks(asked, folder)
 
 
+def _refuse_missing_package(key: str, package: str, group: str) -> None:
+    if find_spec(package) is None:
+        raise RecipeError(f"{key} needs {package}, not installed here: pip install 'prefstack[{group}]'")
+
+
 def would_be_built(store: Store, recipe: Recipe) -> set[str]:
-    """Which of `generate`, `judge` and `benchmark` are not to be reused; none where the run ends before them."""
+    """Which of `train`, `generate`, `judge` and `benchmark` are not to be reused; none where the run ends before them."""
     found: set[str] = set()
     plain = plain_steps()
 
@@ -70,7 +86,7 @@ def would_be_built(store: Store, recipe: Recipe) -> set[str]:
         return asked
 
     steps: Steps = replace(
-        plain, generate=noted("generate", plain.generate), judge=noted("judge", plain.judge),
+        plain, train=noted("train", plain.train), generate=noted("generate", plain.generate), judge=noted("judge", plain.judge),
         benchmark=noted("benchmark", plain.benchmark),
     )  # fmt: skip
     try:

@@ -1,5 +1,6 @@
 """What devices can do at most, as their makers state it: the measure that a training's speed is held against."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,11 +24,12 @@ class Device:
 
 
 GIB: Final = 2**30
-# By a part of the name that the driver gives; the first that fits, so the more particular ones stand first.
+# By words of the name that the driver gives; the first that fits, so the more particular ones stand first.
 DEVICES: Final = {
     "H100 PCIe": Device(756e12, 51e12, 80 * GIB),
     "H100 NVL": Device(835e12, 60e12, 94 * GIB),
     "H100": Device(989e12, 67e12, 80 * GIB),
+    "H200 NVL": Device(835e12, 60e12, 141 * GIB),
     "H200": Device(989e12, 67e12, 141 * GIB),
     "B200": Device(2250e12, 80e12, 180 * GIB),
     "A100": Device(312e12, 19.5e12, 40 * GIB),
@@ -37,6 +39,26 @@ DEVICES: Final = {
 }
 
 
+# Slices of a device (MIG 1g.10gb), shares (A100-20C) and slower variants (Laptop, Max-Q, D), whose peaks are others.
+_LESS: Final = re.compile(r"MIG|LAPTOP|MAX|D|\d+[ABCQ]")
+
+
 def device_named(name: str) -> Device | None:
-    """The device whose driver calls it `name`; None where its peak is not known here, as of any CPU."""
-    return next((device for part, device in DEVICES.items() if part in name), None)
+    """The device whose driver calls it `name`; None where its peak is not known here, as of any CPU.
+
+    Whole words are compared: an RTX A1000 is no A100, a GB200 no B200.
+    """
+    words = _words(name)
+    if any(map(_LESS.fullmatch, words)):
+        return None
+    return next((device for part, device in DEVICES.items() if _within(_words(part), words)), None)
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[A-Z0-9]+", name.upper())
+
+
+def _within(part: list[str], words: list[str]) -> bool:
+    """Whether `words` has those of `part`, behind one another or with others between them."""
+    rest = iter(words)
+    return all(word in rest for word in part)

@@ -29,6 +29,8 @@ from training.zero import effective_stage, settings
 # Longer than any save; a rank that is gone is noticed by the launcher long before.
 PROCESS_GROUP_TIMEOUT: Final = timedelta(minutes=60)
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+# Where DeepSpeed's optimizers hold gradients from step to step: at stage 3, and at stage 1 in bf16.
+_GRADIENT_BUFFERS: Final = ("grad_partitions_flat_buffer", "fp32_groups_gradients_flat")
 
 
 class ParameterState(NamedTuple):
@@ -208,6 +210,40 @@ class Engine:
             whole = safe_get_full_optimizer_state(parameter, key)
         return whole.detach()
 
+    def forget_moments(self) -> None:
+        """Free the moments and the gradients, which nobody asks for after the last step: `weight` works on, `step` and
+        `states` do not.
+
+        Here and in `close` storage is emptied in place, since DeepSpeed goes on referring to it from many sides.
+        """
+        for state in self._adam.state.values():
+            for key in MOMENTS:
+                if key in state:
+                    _empty(state[key])
+        optimizer = self._engine.optimizer
+        for name in _GRADIENT_BUFFERS:
+            held = getattr(optimizer, name, None)
+            for buffer in [held] if isinstance(held, Tensor) else held or []:
+                _empty(buffer)
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    def close(self) -> None:
+        """Free the master weights and the model too: nothing of this engine can be used any more."""
+        self.forget_moments()
+        for flat in self._masters():
+            _empty(flat)
+        for parameter in self._engine.module.parameters():
+            _empty(parameter)
+            if hasattr(parameter, "ds_tensor"):  # this rank's share of it, at stage 3
+                _empty(parameter.ds_tensor)
+
+    def _masters(self) -> list[Tensor]:
+        """What Adam updates: at stage 0 the parameters themselves, else this rank's share of them, in fp32."""
+        if self.stage == 3:  # there the optimizer is shown a group of parameters only while it updates it
+            return list(self._engine.optimizer.fp32_partitioned_groups_flat)
+        return [flat for group in self._adam.param_groups for flat in group["params"]]
+
     def restore(self, step: int, state_of: Callable[[str], ParameterState]) -> None:
         """Set master weights and moments, and the number of updates made (`step`); all ranks call together.
 
@@ -222,10 +258,7 @@ class Engine:
 
     def _begin_moments(self, updates: int) -> None:
         """Moments of zero, as Adam would make them at its first update, where there are none yet."""
-        flats = [flat for group in self._adam.param_groups for flat in group["params"]]
-        if self.stage == 3:  # there the optimizer is shown a group of parameters only while it updates it
-            flats = self._engine.optimizer.fp32_partitioned_groups_flat
-        for flat in flats:
+        for flat in self._masters():
             if not self._adam.state[flat]:
                 self._adam.state[flat] |= {key: torch.zeros_like(flat) for key in MOMENTS}
             self._adam.state[flat]["step"] = torch.tensor(float(updates), device=flat.device)
@@ -255,3 +288,12 @@ class Engine:
                 deepspeed_utils.safe_set_local_fp32_param(parameter, mine)
             else:
                 deepspeed_utils.safe_set_local_optimizer_state(parameter, mine, key)
+
+
+def _empty(tensor: Tensor) -> None:
+    """Free what `tensor` and all its views hold; of a mapped file, which is nobody's to shrink, let go."""
+    storage = tensor.untyped_storage()
+    if storage.resizable():
+        storage.resize_(0)
+    else:
+        tensor.data = tensor.new_empty(0)

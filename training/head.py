@@ -134,8 +134,8 @@ def _logits(hidden_NH: Tensor, weight_VH: Tensor, out: Tensor | None) -> Tensor:
     if hidden_NH.is_cuda:
         logits = torch.mm(hidden_NH, weight_VH.T, out_dtype=wide)
     else:
-        logits = torch.mm(hidden_NH, weight_VH.T).to(wide)
-    return logits if out is None else out.copy_(logits)
+        logits = torch.mm(hidden_NH, weight_VH.T)
+    return logits.to(wide) if out is None else out.copy_(logits)  # either widens
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

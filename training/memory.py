@@ -26,6 +26,9 @@ LOGITS_AT_A_TIME: Final = 64 * MIB
 # DeepSpeed's stage3_max_live_parameters (training/zero.py): parameters that ZeRO-3 keeps gathered.
 LIVE_PARAMETERS: Final = 1_000_000_000
 
+# DeepSpeed's MEMORY_OPT_ALLREDUCE_SIZE.
+STAGE_0_BUCKET: Final = 500_000_000
+
 DeviceKind = Literal["cpu", "cuda"]
 
 
@@ -53,12 +56,16 @@ class RankMemory:
     master: int
     moments: int
     gradients: int
+    """Those that the packs add up, in fp32; on a CPU those of the pass at work beside them."""
     update: int
-    """Gradients laid out in one piece for the optimizer."""
+    """Gradients in one piece for the optimizer, beside the room that they come from."""
     buffers: int
     """For messages between ranks, and parameters that ZeRO-3 has gathered."""
     activations: int
     logits: int
+    loading: int
+    """What more it takes for a moment to read the start model from its file, in fp32 at most, before anything else is
+    there; on a CPU, where the pages of a mapped file count."""
     spare: int
     """What an allocator holds and cannot hand out."""
     total: int
@@ -76,7 +83,7 @@ def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
     # What is frozen has neither master copy nor gradient nor moments.
     trained = trained_parameters(shape, load.lora)
     part = trained / load.ranks if stage > 0 else float(trained)
-    buffers = 4.0 * bucket_elements(load.device) + narrow * shape.embedding
+    buffers = float(message_bytes(shape, load))
     if stage == 3:
         buffers += narrow * min(count - share, LIVE_PARAMETERS)
     parts = {
@@ -84,23 +91,51 @@ def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
         "master": 4 * part if stage > 0 else 0.0,  # at stage 0 in fp32 the parameters are their own master
         "moments": 8 * part,
         "gradients": 4 * (trained if stage < 2 else part),
-        # At stage 1 in bf16 DeepSpeed has another optimizer, whose gradients lie in one piece from the start.
+        # In bf16 what is added up lies in one piece from the start. At stage 1, which has another optimizer, it stays;
+        # at stage 2 each update drops it, the next pass cuts up its room, and it takes another.
         "update": 4 * part if stage > 1 or (stage == 1 and load.precision == "fp32") else 0.0,
         "buffers": buffers,
         "activations": activation_bytes(shape, load),
         "logits": logit_bytes(shape, load),
+        "loading": 0.0,
     }
     if load.device == "cpu":
-        # DeepSpeed copies the parameters when it starts; the gradients later take that room. The update's gradients
-        # find theirs cut up by activations once, and take another.
-        parts["gradients"] = max(parts["gradients"], _start_up(trained, part, load.precision, stage))
-        parts["update"] *= 2
+        # The gradients of a pass stay until its end, where those of the passes before it wait in fp32. (On a GPU they
+        # go into the buffer of a message as soon as they are there.)
+        if stage > 1:
+            parts["gradients"] += part * (narrow if stage == 2 else 4)
+        elif load.precision == "bf16":
+            parts["gradients"] += narrow * trained
+        # DeepSpeed copies the parameters when it starts; later the passes take that room.
+        passing = sum(parts[name] for name in ("gradients", "update", "buffers", "activations", "logits"))
+        parts["gradients"] += max(0.0, _start_up(trained, part, load.precision, stage) - passing)
         held = sum(parts.values())
+        parts["loading"] = max(0.0, (narrow + 4) * count - held)
+        held += parts["loading"]
     else:
         held = sum(parts.values()) - min(parts["update"], parts["activations"] + parts["logits"])
     spare = SPARE[load.device] * held
     sizes = {name: int(size) for name, size in parts.items()}
     return RankMemory(BASE[load.device], **sizes, spare=int(spare), total=int(BASE[load.device] + held + spare))
+
+
+def message_bytes(shape: ModelShape, load: Load) -> int:
+    """What ranks send each other at a time, and the sum of the embedding's two gradients where it is the head too."""
+    bucket, narrow = bucket_elements(load.device), width(load.precision)
+    trained, stage = trained_parameters(shape, load.lora), effective_stage(load.zero_stage, load.precision)
+    if stage == 0:  # where DeepSpeed has a size of its own
+        return 4 * min(STAGE_0_BUCKET, trained)
+    if load.device == "cuda" or stage == 3:
+        return 4 * bucket + narrow * shape.embedding
+    # Gradients are laid side by side and then widened; one that is larger than a message goes alone, and is widened.
+    widened = 4 if load.precision == "bf16" else 0
+    several = (narrow + widened) * min(bucket, trained)
+    gathered = narrow * trained if load.ranks > 1 else 0  # gloo makes a copy of what ranks tell each other at the end
+    if load.lora is not None:
+        return several + gathered
+    alone = widened * shape.embedding if shape.embedding > bucket else 0
+    gathered += narrow * shape.embedding if shape.tied else 0
+    return max(several, alone) + gathered
 
 
 def _start_up(count: float, share: float, precision: Precision, stage: int) -> float:
@@ -132,9 +167,13 @@ def logit_bytes(shape: ModelShape, load: Load) -> int:
     row = 4 * shape.vocabulary
     kept = min(load.tokens * row, LOGITS_KEPT)
     at_a_time = min(max(0, load.tokens * row - kept), LOGITS_AT_A_TIME)
-    narrowed = kept // 2 if load.precision == "bf16" else 0
-    gradient = 4 * shape.embedding if load.precision == "bf16" and load.lora is None else 0
-    return kept + at_a_time + narrowed + gradient
+    if load.precision == "fp32":
+        return kept + at_a_time
+    # The backward pass narrows what is kept, and adds up the weight's gradient in fp32.
+    backward = kept // 2 + (4 * shape.embedding if load.lora is None else 0)
+    # The forward pass writes to what is kept from the product, which is wide on a GPU and narrow on a CPU.
+    forward = kept if load.device == "cuda" else kept // 2
+    return kept + at_a_time + max(forward, backward)
 
 
 def trained_parameters(shape: ModelShape, lora: LoraConfig | None) -> int:

@@ -1,7 +1,8 @@
 """Steps whose loss or gradient is not a finite number: they stop a training, or are left out and named.
 
-    nonfinite.json   the step that stopped it: step, value, pair_ids
-    skipped.jsonl    one object a step that was left out: step, value, pair_ids
+    nonfinite.json          the step that stopped it: step, value, pair_ids
+    nonfinite.safetensors   its whole batch: prompt_ids/PAIR, chosen_ids/PAIR, rejected_ids/PAIR of each pair, int64
+    skipped.jsonl           one object a step that was left out: step, value, pair_ids
 
 All ranks decide alike, since both numbers are reduced over all of them before anyone looks. A step that is left out
 changes neither weights nor moments; the schedule of the learning rate counts it as a step all the same, so that the
@@ -14,12 +15,16 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 
 from training.jobs import TrainJob
+from training.rows import TokenRow
 from training.status import TrainerError
 
 NONFINITE: Final = "nonfinite.json"
+BATCH: Final = "nonfinite.safetensors"
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +43,15 @@ class Skipped:
         """How many there are: so many updates fewer than steps were made."""
         return len(self.records)
 
-    def meet(self, step: int, value: str, pair_ids: Sequence[str], losses: dict[int, float]) -> None:
+    def meet(self, step: int, value: str, batch: Sequence[TokenRow], losses: dict[int, float]) -> None:
         """Deal with `value` that is not finite at `step` (from 1), by `train.nonfinite`; all ranks call together.
 
-        `losses` are those of the rows of the batch that this rank has seen; where none of them is at fault (a
+        `losses` are those of the rows of `batch` that this rank has seen; where none of them is at fault (a
         gradient that overflowed), the whole batch is named.
 
         Raises TrainerError of kind `nonfinite` unless the step may be left out.
         """
+        pair_ids = [row.pair_id for row in batch]
         mine = [pair_ids[row] for row, loss in losses.items() if not math.isfinite(loss)]
         everyone: list[list[str] | None] = [None] * dist.get_world_size()
         dist.all_gather_object(everyone, mine)
@@ -56,11 +62,11 @@ class Skipped:
             f" concerned, the first of them {guilty[0]}"
         )
         if self._config.nonfinite == "stop":
-            self._stop(record, concerned)
+            self._stop(record, concerned, batch)
         self.records.append(record)
         if self._in_a_row() > self._config.max_skipped_in_a_row:
             limit = f"train.max_skipped_in_a_row is {self._config.max_skipped_in_a_row}"
-            self._stop(record, f"{concerned}, and {self._in_a_row()} steps in a row would be left out ({limit})")
+            self._stop(record, f"{concerned}, and {self._in_a_row()} steps in a row would be left out ({limit})", batch)
         if dist.get_rank() == 0:
             log.warning("%s: the step is left out, the %d. so far", concerned, self.total)
             self._write()
@@ -71,12 +77,25 @@ class Skipped:
             count += 1
         return count
 
-    def _stop(self, record: dict[str, Any], concerned: str) -> None:
-        path = self._job.folder / NONFINITE
+    def refuse_untrained(self, steps: int) -> None:
+        """Raise TrainerError of kind `nonfinite` where all of a training's `steps` were left out."""
+        if self.total == steps:
+            raise TrainerError(
+                "nonfinite",
+                f"all {steps} steps were left out since {self.records[0]['value']} and the like were no finite numbers:"
+                f" nothing was trained, and no model is written (the pairs concerned are in {self._job.skipped})",
+                steps,
+            )
+
+    def _stop(self, record: dict[str, Any], concerned: str, batch: Sequence[TokenRow]) -> None:
+        named, whole = self._job.folder / NONFINITE, self._job.folder / BATCH
         if dist.get_rank() == 0:
-            path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            named.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            save_file(_tensors(batch), whole)
         dist.barrier()
-        raise TrainerError("nonfinite", f"{concerned} (all are in {path})", record["step"])
+        raise TrainerError(
+            "nonfinite", f"{concerned} (all are in {named}, the token ids of the batch in {whole})", record["step"]
+        )
 
     def _write(self) -> None:
         path = self._job.skipped
@@ -86,3 +105,7 @@ class Skipped:
             )
         else:
             path.unlink(missing_ok=True)
+
+
+def _tensors(batch: Sequence[TokenRow]) -> dict[str, torch.Tensor]:
+    return {f"{side}/{row.pair_id}": torch.tensor(getattr(row, side)) for row in batch for side in TokenRow._fields[1:]}

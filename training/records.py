@@ -41,6 +41,10 @@ class Records:
         with open(metrics, "a", encoding="utf-8") as first, open(perf, "a", encoding="utf-8") as second:
             yield cls(first, second, peak, board)
 
+    def leave_out(self) -> None:
+        """A step without a line is over: its time is not the next one's."""
+        self._last, self._last_cpu = time.perf_counter(), time.process_time()
+
     def write(self, computed: dict[str, float], packing: dict[str, float], pairs: int) -> None:
         """Append a step. `computed` goes to metrics.jsonl as it is and must not depend on the clock.
 

@@ -9,6 +9,7 @@ interruption: checkpoints/ (training/checkpoint.py), metrics.jsonl and perf.log 
 import logging
 import math
 import sys
+from functools import partial
 from typing import Final
 
 from training.jobs import TrainJob
@@ -28,11 +29,10 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     import torch
     import torch.distributed as dist
 
-    from training.allocator import release_freed_memory
     from training.batch import batch_indices, pack_batch, steps_per_epoch
     from training.checkpoint import METRICS, save_checkpoint
     from training.engine import Engine, device_memory, join_ranks, leave_ranks, rank_device, tensorboard
-    from training.export import gather
+    from training.export import gather, silent
     from training.fit import pack_settings
     from training.forward import load_model
     from training.layout import shares_prompt
@@ -100,19 +100,18 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
         for step in range(first, total):
             indices = batch_indices(len(rows), config.batch_size, job.seed, step)
             batch = [rows[index] for index in indices]
-            ids = [pair_ids[index] for index in indices]
             packs = pack_batch(batch, budget, ranks)
             given = PairLogps(reference.chosen[indices], reference.rejected[indices])
             totals, losses = run_packs(engine, config, packs[rank], given, stop.asked)
             finite = math.isfinite(totals.metrics["loss"])
             if not finite:
-                skipped.meet(step + 1, "the loss", ids, losses)
+                skipped.meet(step + 1, "the loss", batch, losses)
             elif step == skipped.total:  # no update was made so far
                 check_first_loss(totals, job.reference)
             rate = learning_rate(config, step, total)
             norm = engine.step(rate, leave_out=not finite)
             if finite and not math.isfinite(norm):
-                skipped.meet(step + 1, "the gradient's norm", ids, {})
+                skipped.meet(step + 1, "the gradient's norm", batch, {})
             done = step + 1
             if rank == 0 and finite and math.isfinite(norm):
                 line = {"step": done, "epoch": done / per_epoch, **totals.metrics, "learning_rate": rate}
@@ -122,6 +121,8 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 packing = pack_metrics(packs, shared_prompt=shared_prompt) | truncated_share(batch, job.end)
                 packing |= step_flops(shape, packs, recompute=recompute, frozen=config.lora is not None)
                 records.write(line, packing, config.batch_size)
+            elif rank == 0:
+                records.leave_out()
             if rank == 0:
                 write_progress(job.folder, rank, Progress(done, total, "steps"))
             if totals.stop or (done % config.save_every == 0 and done < total):
@@ -133,17 +134,19 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 leave_ranks()
                 return Outcome("stopped", done)
 
-    release_freed_memory()  # the export maps the start model and its own file beside the engine
+    skipped.refuse_untrained(total)
     last = batch_indices(len(rows), config.batch_size, job.seed, total - 1)[:EXPORT_CHECKED]
-    exported = gather(engine, job.model, config, [rows[index] for index in last])
+    say = partial(write_progress, job.folder, rank) if rank == 0 else silent
+    trained = engine.parameters
+    exported = gather(engine, job.model, config, [rows[index] for index in last], say)
     leave_ranks()
     if exported is not None:
-        exported.write(job.export, adapter=job.adapter)
+        exported.write(job.export, adapter=job.adapter, say=say)
     facts = {
         "ranks": ranks, "threads": torch.get_num_threads(), "zero_stage": engine.stage, "precision": config.precision,
         "device": name, "tokens_per_pack": budget, "recompute": recompute,
         "resumed_from_step": first, "refused_checkpoints": refused,
-        "skipped_steps": skipped.total, "trained_parameters": engine.parameters,
+        "skipped_steps": skipped.total, "trained_parameters": trained,
         "tokens": total_of(metrics, "tokens") if rank == 0 else 0,
     }  # fmt: skip
     return Outcome("finished", total, facts)

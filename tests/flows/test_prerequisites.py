@@ -1,4 +1,4 @@
-"""What an evaluation needs is missed when the run starts; and only by a run that would evaluate."""
+"""What training and evaluation need is missed when the run starts; and only by a run that comes to them."""
 
 import json
 from pathlib import Path
@@ -62,9 +62,27 @@ def test_what_a_run_does_not_come_to_it_does_not_need(tiny_recipe: Path, monkeyp
         asked(tiny_recipe, "evaluate.generate.engine=vllm")
 
 
+@pytest.mark.parametrize(
+    ("override", "package", "group"),
+    [("train.lora.rank=4", "peft", "lora"), ("train.tensorboard=true", "tensorboard", "tensorboard")],
+)
+def test_a_package_that_training_needs_is_named_with_the_key_that_wants_it(
+    tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, override: str, package: str, group: str
+) -> None:
+    monkeypatch.setattr(prerequisites, "find_spec", lambda name: None)
+    key = ".".join(override.partition("=")[0].split(".")[:2])
+    with pytest.raises(RecipeError, match=rf"{key} needs {package}, .*pip install 'prefstack\[{group}\]'") as refused:
+        asked(tiny_recipe, override, until="train")
+    assert refused.value.status == 2
+    asked(tiny_recipe, override, until="reference")
+    asked(tiny_recipe)
+    monkeypatch.setattr(prerequisites, "would_be_built", lambda store, recipe: {"generate"})
+    asked(tiny_recipe, override)  # a training that is finished needs it no more
+
+
 def test_what_is_not_finished_would_be_built(tiny_recipe: Path) -> None:
     settings = load_recipe(str(tiny_recipe), [JUDGE, "evaluate.benchmarks.tasks=[gsm8k]"])
-    assert would_be_built(store_of(settings, "", []), settings) == {"generate", "judge", "benchmark"}
+    assert would_be_built(store_of(settings, "", []), settings) == {"train", "generate", "judge", "benchmark"}
     # A run that ends before says so itself.
     gone = load_recipe(str(tiny_recipe), [JUDGE, "dedupe.decontaminate.paths=[/nowhere/at/all.jsonl]"])
     assert would_be_built(store_of(gone, "", []), gone) == set()

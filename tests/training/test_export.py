@@ -14,7 +14,7 @@ from training import export
 from training.config import Precision
 from training.export import Export
 from training.losses import PairLogps
-from training.status import TrainerError
+from training.status import Progress, TrainerError
 
 ROWS = made_up_rows()[:3]
 
@@ -45,6 +45,20 @@ def test_a_model_above_the_limit_is_written_in_shards_with_an_index(trained, tmp
     read = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     for ours, theirs in zip(one.model.parameters(), read.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_every_file_tensor_and_pair_of_an_export_is_said_so_that_a_slow_disk_is_no_standstill(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(export, "MAX_SHARD", "50KB")
+    one, said = trained(), []
+    one.write(tmp_path / "model", adapter=tmp_path / "adapter", say=said.append)
+    files = len(list((tmp_path / "model").glob("model-*.safetensors")))
+    tensors = len(list(one.model.parameters()))
+    parts = [("files of the model written", files), ("tensors read back", tensors), ("tensors compared", tensors)]
+    parts.append(("pairs scored", 3))
+    assert files > 2
+    assert said == [Progress(n, total, unit) for unit, total in parts for n in range(1, total + 1)]
 
 
 @pytest.mark.parametrize(

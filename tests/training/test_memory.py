@@ -14,7 +14,7 @@ from training import head, memory
 from training.config import LoraConfig, Precision, TrainConfig
 from training.fit import choose_fit, pack_settings
 from training.forward import load_model
-from training.memory import BASE, Load, activation_bytes, rank_memory, trained_parameters
+from training.memory import BASE, Load, activation_bytes, message_bytes, rank_memory, trained_parameters
 from training.shape import KNOWN, ModelShape, known_shape, shape_in, shape_of
 
 H100 = 80 * 2**30
@@ -69,6 +69,37 @@ def test_what_a_pass_keeps_is_counted_by_hand() -> None:
     # Worked out again, each layer keeps its input and one of them all.
     again = activation_bytes(SMALL, replace(load, recompute=True))
     assert again == 10 * 4 * (3 * 64 + 704 + 4 * 128 + 3 * 64 + 3 * 64)
+
+
+def test_what_ranks_tell_each_other_on_a_cpu_is_counted_by_hand() -> None:
+    whole, head = SMALL.parameters, 64 * 1000
+    # All gradients are one message: laid side by side and widened; the head's own beside the embedding's.
+    assert message_bytes(SMALL, Load("cpu", "bf16", 2, 1, tokens=10)) == (2 + 4) * whole + 2 * head
+    assert message_bytes(SMALL, Load("cpu", "fp32", 2, 1, tokens=10)) == 4 * whole + 4 * head
+    # Among two, gloo copies the parameters at the end; at stage 0 DeepSpeed does not, and has fp32 gradients alone.
+    assert message_bytes(SMALL, Load("cpu", "bf16", 2, 2, tokens=10)) == (2 + 4 + 2) * whole + 2 * head
+    assert message_bytes(SMALL, Load("cpu", "fp32", 0, 2, tokens=10)) == 4 * whole
+    # A head of 12.8 M elements is larger than a message of 10 M: it is widened alone.
+    wide = replace(SMALL, vocabulary=200_000)
+    assert message_bytes(wide, Load("cpu", "bf16", 2, 1, tokens=10)) == 6 * 10_000_000 + 2 * 12_800_000
+    wider = replace(SMALL, vocabulary=300_000)
+    assert message_bytes(wider, Load("cpu", "bf16", 2, 1, tokens=10)) == 4 * 19_200_000 + 2 * 19_200_000
+
+
+def test_gradients_of_a_pass_on_a_cpu_stand_beside_those_that_are_added_up() -> None:
+    whole = SMALL.parameters
+    found = rank_memory(SMALL, Load("cpu", "bf16", 2, 2, tokens=10))
+    assert (found.gradients, found.update) == ((4 + 2) * whole // 2, 4 * whole // 2)
+    found = rank_memory(SMALL, Load("cpu", "bf16", 1, 2, tokens=10))
+    assert (found.gradients, found.update) == ((4 + 2) * whole, 0)
+
+
+def test_adapters_of_few_tokens_peak_where_the_model_is_read() -> None:
+    load = Load("cpu", "bf16", 2, 1, tokens=2, lora=LoraConfig(rank=2, targets=("q_proj",)))
+    found, whole = rank_memory(SMALL, load), SMALL.parameters
+    assert found.loading > 0
+    assert found.total == BASE["cpu"] + (2 + 4) * whole  # the weights, and their file in fp32
+    assert rank_memory(SMALL, replace(load, tokens=1000)).loading == 0
 
 
 def test_the_planner_knows_the_head_and_deepspeeds_settings_as_they_are() -> None:

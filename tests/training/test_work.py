@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.pairs import made_up_rows
+from training import records as records_module
 from training import step
 from training.batch import Pack, pack_batch
 from training.config import TrainConfig
@@ -76,6 +77,40 @@ def test_peaks_are_the_makers_unless_given() -> None:
     assert peak_of(TrainConfig(precision="fp32"), "NVIDIA A100-SXM4-80GB", 1) == 19.5e12
     assert peak_of(TrainConfig(), "cpu", 2) is None
     assert peak_of(TrainConfig(peak_tflops=0.25), "cpu", 2) == 0.5e12
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H100 PCIe", "H100 PCIe"), ("NVIDIA H100 NVL", "H100 NVL"),
+        ("NVIDIA H200", "H200"), ("NVIDIA H200 NVL", "H200 NVL"), ("NVIDIA B200", "B200"),
+        ("NVIDIA A100-SXM4-40GB", "A100"), ("NVIDIA A100-PCIE-40GB", "A100"), ("NVIDIA A100 80GB PCIe", "A100"),
+        ("A100-SXM4-80GB", "A100"), ("NVIDIA A10", "A10"), ("NVIDIA L40S", "L40S"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        # Others, whose names have those in them.
+        ("NVIDIA RTX A1000", None), ("NVIDIA RTX A1000 Laptop GPU", None), ("NVIDIA A100X", None),
+        ("NVIDIA A10G", None), ("NVIDIA L40", None), ("NVIDIA H100L 94GB", None), ("NVIDIA GH200 480GB", None),
+        ("NVIDIA GB200", None), ("NVIDIA GeForce RTX 4090 D", None), ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        # A slice and two shares of one.
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None), ("GRID A100-20C", None), ("NVIDIA A10-12Q", None),
+    ],
+)  # fmt: skip
+def test_a_device_is_known_by_whole_words_of_its_name(name: str, known: str | None) -> None:
+    assert device_named(name) is (None if known is None else DEVICES[known])
+
+
+def test_the_time_of_a_step_that_was_left_out_is_not_the_next_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 102.0, 150.0, 153.0])  # opened, after the first step, the one left out, and the third
+    monkeypatch.setattr(records_module.time, "perf_counter", lambda: next(clock))
+    with Records.opened(tmp_path / "metrics.jsonl", tmp_path / "perf.log") as records:
+        records.write({"step": 1, "tokens": 10}, {}, 4)
+        records.leave_out()
+        records.write({"step": 3, "tokens": 12}, {}, 4)
+    lines = [json.loads(line) for line in (tmp_path / "perf.log").read_text().splitlines()]
+    assert [(line["step"], line["seconds"]) for line in lines] == [(1, 2.0), (3, 3.0)]
+    assert lines[1]["tokens_per_second"] == 4.0
 
 
 def test_a_pair_counts_as_truncated_when_an_answer_has_no_end() -> None:

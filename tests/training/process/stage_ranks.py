@@ -6,13 +6,24 @@ Each stage runs all steps and saves after STEPS_SAVED of them. Then the same sta
 checkpoint; a training of one rank goes on from the checkpoints of two ranks instead, where `train.resume` says so.
 """
 
+import gc
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 STEPS, STEPS_SAVED = 5, 3
 NEXT = {0: 3, 1: 0, 2: 1, 3: 2}
+
+
+def tensor_bytes() -> int:
+    """What all tensors of this process hold, views of the same memory once."""
+    from torch import Tensor
+
+    gc.collect()
+    storages = [one.untyped_storage() for one in gc.get_objects() if issubclass(type(one), Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def main(folder: Path) -> None:
@@ -30,6 +41,7 @@ def main(folder: Path) -> None:
     from training.reference import load_reference, pair_ids_of
     from training.rows import load_rows
     from training.schedule import learning_rate
+    from training.status import Progress
     from training.step import run_packs
 
     job = TrainJob.read(folder / "job.json")
@@ -63,31 +75,43 @@ def main(folder: Path) -> None:
                 save_checkpoint(folder / f"{precision}-{stage}", engine, step=STEPS_SAVED, identity={}, metrics=metrics)
         return shown, engine
 
-    def export(engine: Engine, name: str, precision: Precision) -> None:
-        exported = gather(engine, job.model, job.config.model_copy(update={"precision": precision}), rows[:3])
-        if exported is not None:
+    held: dict[str, tuple[int, int]] = {}
+    said: list[Progress] = []
+
+    def export(engine: Engine, stage: int, precision: Precision) -> None:
+        name = "model-bf16" if precision == "bf16" else f"model-{stage}"
+        before = tensor_bytes()
+        exported = gather(
+            engine, job.model, job.config.model_copy(update={"precision": precision}), rows[:3], said.append
+        )
+        held[f"{precision}-{stage}"] = (before, tensor_bytes())
+        if exported is not None and stage in (0, 3):
             exported.write(folder / name, adapter=folder / f"{name}-adapter")
 
     runs: dict[str, list[list[float]]] = {}
     for stage in NEXT:
         runs[f"whole-{stage}"], engine = run(stage, 0, None)
-        if stage in (0, 3):
-            export(engine, f"model-{stage}", job.config.precision)
+        export(engine, stage, job.config.precision)
     came_from = folder if job.config.resume == "auto" else Path(job.config.resume.removeprefix("from:"))
     for stage, other in NEXT.items():
         place = came_from / f"fp32-{stage}" / f"step-{STEPS_SAVED:08d}"
         if came_from == folder:
-            runs[f"same-{stage}"], _ = run(stage, STEPS_SAVED, place)
+            runs[f"same-{stage}"], engine = run(stage, STEPS_SAVED, place)
+            engine.close()
         if came_from == folder or stage == 3:
-            runs[f"other-{stage}"], _ = run(other, STEPS_SAVED, place)
+            runs[f"other-{stage}"], engine = run(other, STEPS_SAVED, place)
+            engine.close()
     for stage in (1, 2, 3) if ranks == 2 else ():
         runs[f"bf16-{stage}"], engine = run(stage, 0, None, "bf16")
         place = folder / f"bf16-{stage}" / f"step-{STEPS_SAVED:08d}"
-        if stage == 3:
-            export(engine, "model-bf16", "bf16")
-        runs[f"bf16-resumed-{stage}"], _ = run(stage, STEPS_SAVED, place, "bf16")
+        export(engine, stage, "bf16")
+        runs[f"bf16-resumed-{stage}"], engine = run(stage, STEPS_SAVED, place, "bf16")
+        engine.close()
     if rank == 0:
         (folder / "runs.json").write_text(json.dumps(runs))
+        (folder / "said.json").write_text(json.dumps([asdict(one) for one in said]))
+    if rank == ranks - 1:  # of two the other has no model to export
+        (folder / "held.json").write_text(json.dumps(held))
     dist.barrier()
     torch.distributed.destroy_process_group()
 

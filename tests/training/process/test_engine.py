@@ -132,6 +132,25 @@ def test_the_export_holds_the_trained_weights(two_ranks, plain, stage):
         torch.testing.assert_close(exported[name].detach(), weight, atol=2e-5, rtol=0)
 
 
+def test_the_engine_is_freed_before_the_export_is_written(two_ranks, plain):
+    _, weights = plain
+    count = sum(weight.numel() for weight in weights.values())
+    held = json.loads((two_ranks.job.folder / "held.json").read_text())
+    assert held.keys() == {"fp32-0", "fp32-1", "fp32-2", "fp32-3", "bf16-1", "bf16-2", "bf16-3"}
+    for before, after in held.values():
+        # A rank that exports nothing: a share of weights, master and two moments before, less than a byte a parameter
+        # afterwards (the model's rotary table, and reference log-probs).
+        assert before > 8 * count and after < count
+
+
+def test_every_tensor_that_is_gathered_for_the_export_is_said(two_ranks, plain):
+    _, weights = plain
+    said = [tuple(one.values()) for one in json.loads((two_ranks.job.folder / "said.json").read_text())]
+    total = len(weights)
+    first = [(n, 3, "pairs scored") for n in (1, 2, 3)] + [(n, total, "tensors gathered") for n in range(1, total + 1)]
+    assert said[: len(first)] == first
+
+
 def test_bf16_has_no_stage_0():
     assert effective_stage(0, "bf16") == 1
     assert [effective_stage(stage, "fp32") for stage in STAGES] == [0, 1, 2, 3]

@@ -193,7 +193,8 @@ def test_a_checkpoint_of_other_numerics_is_refused(undisturbed):
 
 @pytest.fixture(scope="module")
 def refused(job_maker, tiny_llama, reference, tmp_path_factory) -> dict[str, TrainJob]:
-    """A training of broken weights and one with another model's reference, each a program of its own, side by side."""
+    """Trainings of broken weights, which stop or go on, and one with another model's reference: each a program of its
+    own, side by side."""
     place = tmp_path_factory.mktemp("refused")
     shutil.copytree(tiny_llama, place / "broken")
     weights = load_file(place / "broken" / "model.safetensors")
@@ -205,6 +206,9 @@ def refused(job_maker, tiny_llama, reference, tmp_path_factory) -> dict[str, Tra
     jobs = {
         "broken weights": job_maker("nan", model=place / "broken"),
         "moved reference": job_maker("wrong-reference", reference=place / "moved.parquet"),
+        "all left out": job_maker(
+            "all-left-out", model=place / "broken", nonfinite="skip", epochs=1, max_skipped_in_a_row=5
+        ),
     }
     started = [
         subprocess.Popen(
@@ -212,7 +216,7 @@ def refused(job_maker, tiny_llama, reference, tmp_path_factory) -> dict[str, Tra
         )
         for job in jobs.values()
     ]
-    assert [process.wait() for process in started] == [1, 1]
+    assert [process.wait() for process in started] == [1, 1, 1]
     return jobs
 
 
@@ -223,7 +227,24 @@ def test_broken_weights_stop_the_first_step_and_name_its_pairs(refused):
     named = json.loads((job.folder / "nonfinite.json").read_text())
     assert named["step"] == 1 and len(named["pair_ids"]) == 4
     assert named["pair_ids"][0] in failure.message
+    batch, rows = job.folder / "nonfinite.safetensors", load_rows(job.rows)
+    assert str(batch) in failure.message
+    expected = {}
+    for row in (rows[index] for index in batch_indices(20, 4, 7, 0)):
+        expected[f"prompt_ids/{row.pair_id}"] = row.prompt_ids
+        expected[f"chosen_ids/{row.pair_id}"] = row.chosen_ids
+        expected[f"rejected_ids/{row.pair_id}"] = row.rejected_ids
+    assert {name: ids.tolist() for name, ids in load_file(batch).items()} == expected
     assert not job.export.exists() and not list(job.checkpoints.glob("step-*"))
+
+
+def test_a_training_whose_steps_were_all_left_out_has_failed_and_writes_no_model(refused):
+    job = refused["all left out"]
+    (failure,) = read_failures(job.folder)
+    assert (failure.kind, failure.step) == ("nonfinite", 5)
+    assert "all 5 steps were left out" in failure.message and str(job.skipped) in failure.message
+    assert len(job.skipped.read_text().splitlines()) == 5
+    assert not job.export.exists() and not (job.folder / "outcome.json").exists()
 
 
 def test_a_reference_of_another_model_is_refused_before_the_first_update(refused):
