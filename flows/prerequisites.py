@@ -72,7 +72,7 @@ def _refuse_missing_package(key: str, package: str, group: str) -> None:
 
 
 def would_be_built(store: Store, recipe: Recipe) -> set[str]:
-    """Which of `train`, `generate`, `judge` and `benchmark` are not to be reused; none where the run ends before them."""
+    """Which of `train`, `generate`, `judge`, `benchmark` are not to be reused; none where the run ends before them."""
     found: set[str] = set()
     plain = plain_steps()
 
@@ -86,8 +86,8 @@ def would_be_built(store: Store, recipe: Recipe) -> set[str]:
         return asked
 
     steps: Steps = replace(
-        plain, train=noted("train", plain.train), generate=noted("generate", plain.generate), judge=noted("judge", plain.judge),
-        benchmark=noted("benchmark", plain.benchmark),
+        plain, train=noted("train", plain.train), generate=noted("generate", plain.generate),
+        judge=noted("judge", plain.judge), benchmark=noted("benchmark", plain.benchmark),
     )  # fmt: skip
     try:
         for _ in all_stages(steps, replace(store, plan=True, report=Silent()), recipe):
