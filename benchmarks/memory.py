@@ -165,7 +165,7 @@ def _section(cases: list[dict[str, Any]]) -> str:
         for case in cases
     ]
     return f"""
-{" ".join(sorted({case["where"] for case in cases}))}
+{chr(10).join(sorted({case["where"] for case in cases}))}
 Written by `python -m benchmarks.memory`: random weights; the peak resident memory of the largest rank over scoring, two
 updates and export.
 
