@@ -30,9 +30,9 @@ from tasks.pairing.text_switches import known_languages
 from tasks.pairing.texts import TextJob
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
 from tasks.store import Store, Workspace
-from tasks.workers import MAX_WORKERS, WORTH_WORKERS, cores, perform_all
+from tasks.workers import MAX_WORKERS, cores, perform_all
 
-VERSION = 2  # bump when the bytes this stage writes would change
+VERSION = 3  # bump when the bytes this stage writes would change
 
 BATCH: Final = 20_000  # pairs whose texts are held at once: about 200 MB
 _ALWAYS: Final = ("min_gap", "duplicate_id", *TEXT_FAULTS)  # counted though they be 0; switches where they are on
@@ -210,7 +210,9 @@ class _Pairing:
         ]
         self._work.message(f"converting posts of {site.site}")
         # Always another process: a library that panics on a text says so on the standard error of its own.
-        workers = 1 if len(jobs) < WORTH_WORKERS else min(cores(), MAX_WORKERS)
+        workers = min(
+            cores(), MAX_WORKERS
+        )  # no more than there are parts, whose texts take longer than a worker to start
         for number, _ in enumerate(perform_all("texts", jobs, workers)):
             self._work.progress(number + 1, len(jobs), "parts")
         return [folder / part.name for part in parts]
