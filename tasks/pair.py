@@ -26,7 +26,7 @@ from tasks.pairing.excluded import Excluded, read_excluded
 from tasks.pairing.given_pairs import Given, given_pairs
 from tasks.pairing.pair_config import PairConfig
 from tasks.pairing.personal import PLACEHOLDERS, masked_pairs
-from tasks.pairing.text_switches import known_languages
+from tasks.pairing.text_switches import KNOWN_LANGUAGES
 from tasks.pairing.texts import TextJob
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
 from tasks.store import Store, Workspace
@@ -53,7 +53,7 @@ def pair(store: Store, sources: Sequence[Manifest], config: PairConfig, seed: in
     for site, times in sites.items():
         if times > 1:
             raise RecipeError(f"ingest.sources: {times} of them are dumps of {site}; leave one")
-    if config.languages and (unknown := sorted(set(config.languages) - known_languages())):
+    if config.languages and (unknown := sorted(set(config.languages) - KNOWN_LANGUAGES)):
         raise RecipeError(f"recipe key 'pair.languages': {unknown[0]!r} is no language that can be told: leave it out")
     inputs = {f"source-{source.fingerprint}": source for source in sources}
 
