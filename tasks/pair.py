@@ -22,6 +22,7 @@ from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest, reasons
 from tasks.pairing.assemble import TEXT_FAULTS, assemble, dropped_pairs, pair_place
 from tasks.pairing.candidates import Chosen, Rules, choose, lowest
+from tasks.pairing.conversion import convert_all
 from tasks.pairing.excluded import Excluded, read_excluded
 from tasks.pairing.given_pairs import Given, given_pairs
 from tasks.pairing.pair_config import PairConfig
@@ -30,7 +31,7 @@ from tasks.pairing.text_switches import KNOWN_LANGUAGES
 from tasks.pairing.texts import TextJob
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
 from tasks.store import Store, Workspace
-from tasks.workers import MAX_WORKERS, cores, perform_all
+from tasks.workers import MAX_WORKERS, cores
 
 VERSION = 3  # bump when the bytes this stage writes would change
 
@@ -213,8 +214,8 @@ class _Pairing:
         workers = min(
             cores(), MAX_WORKERS
         )  # no more than there are parts, whose texts take longer than a worker to start
-        for number, _ in enumerate(perform_all("texts", jobs, workers)):
-            self._work.progress(number + 1, len(jobs), "parts")
+        for done in convert_all(jobs, workers, self._work.message):
+            self._work.progress(done, len(jobs), "parts")
         return [folder / part.name for part in parts]
 
     def _write(self, table: Literal["pairs", "dropped"], rows: pl.DataFrame) -> None:
