@@ -116,7 +116,7 @@ def run_recipe(
         if training is not None:
             ours = [stage for stage in force if stage in TRAINING]
             wanted = Handover(training, recipe, overrides, ours, until, resume, run.name)
-            handing_over = partial(hand_over_to, wanted, store, settings)
+            handing_over = partial(hand_over_to, wanted, store)
         try:
             return follow(run, all_stages(prefect_steps(), store, settings, handing_over), until)
         finally:

@@ -36,7 +36,7 @@ from tasks.unseen import unseen
 DEMO_SITE = "demo-site"
 
 Step = Callable[..., Manifest]
-BeforeTraining = Callable[[Sequence[Manifest], dict[str, Manifest]], Store]
+BeforeTraining = Callable[[Recipe, Sequence[Manifest], dict[str, Manifest]], Store]
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,8 @@ def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[St
 
     Ingest has the sources of the evaluation behind those of the recipe: what is missing there is said at once.
     """
-    # Lists of ids and benchmarks that cannot be read are said now, and not when the dumps have been; what no model can
-    # be examined in, before one is trained.
-    recipe.pair.identity()
+    # Benchmarks that cannot be read are said now, and not when the dumps have been; what no model can be examined in,
+    # before one is trained.
     benchmark_files(recipe.dedupe.decontaminate, store.work_dir)
     if recipe.evaluate.benchmarks is not None:
         wanted_tasks(recipe.evaluate.benchmarks)
@@ -177,8 +176,10 @@ def all_stages(
 ) -> Iterator[tuple[Stage, list[Manifest]]]:
     """Every stage in order, each with its manifests (ingest has one a source) as soon as it is done.
 
-    `before_training` sees sources and data, and gives the store that the rest goes by.
+    `before_training` sees recipe, sources and data, and gives the store that the rest goes by.
     """
+    # Read once, and before any dump is: a list that is edited meanwhile must not stand in the card of older pairs.
+    recipe = recipe.model_copy(update={"pair": recipe.pair.with_list_read()})
     sources: list[Manifest] = []
     data: dict[str, Manifest] = {}
     for stage, manifests in data_stages(steps, store, recipe):
@@ -188,7 +189,7 @@ def all_stages(
             data[stage] = manifests[0]
         yield stage, manifests
     if before_training is not None:
-        store = before_training(sources, data)
+        store = before_training(recipe, sources, data)
     yield from training_stages(steps, store, recipe, sources, data)
 
 

@@ -22,17 +22,18 @@ from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest, reasons
 from tasks.pairing.assemble import TEXT_FAULTS, assemble, dropped_pairs, pair_place
 from tasks.pairing.candidates import Chosen, Rules, choose, lowest
+from tasks.pairing.conversion import convert_all
 from tasks.pairing.excluded import Excluded, read_excluded
 from tasks.pairing.given_pairs import Given, given_pairs
 from tasks.pairing.pair_config import PairConfig
 from tasks.pairing.personal import PLACEHOLDERS, masked_pairs
-from tasks.pairing.text_switches import known_languages
+from tasks.pairing.text_switches import KNOWN_LANGUAGES
 from tasks.pairing.texts import TextJob
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
 from tasks.store import Store, Workspace
-from tasks.workers import MAX_WORKERS, WORTH_WORKERS, cores, perform_all
+from tasks.workers import MAX_WORKERS, cores
 
-VERSION = 2  # bump when the bytes this stage writes would change
+VERSION = 3  # bump when the bytes this stage writes would change
 
 BATCH: Final = 20_000  # pairs whose texts are held at once: about 200 MB
 _ALWAYS: Final = ("min_gap", "duplicate_id", *TEXT_FAULTS)  # counted though they be 0; switches where they are on
@@ -53,7 +54,7 @@ def pair(store: Store, sources: Sequence[Manifest], config: PairConfig, seed: in
     for site, times in sites.items():
         if times > 1:
             raise RecipeError(f"ingest.sources: {times} of them are dumps of {site}; leave one")
-    if config.languages and (unknown := sorted(set(config.languages) - known_languages())):
+    if config.languages and (unknown := sorted(set(config.languages) - KNOWN_LANGUAGES)):
         raise RecipeError(f"recipe key 'pair.languages': {unknown[0]!r} is no language that can be told: leave it out")
     inputs = {f"source-{source.fingerprint}": source for source in sources}
 
@@ -210,9 +211,11 @@ class _Pairing:
         ]
         self._work.message(f"converting posts of {site.site}")
         # Always another process: a library that panics on a text says so on the standard error of its own.
-        workers = 1 if len(jobs) < WORTH_WORKERS else min(cores(), MAX_WORKERS)
-        for number, _ in enumerate(perform_all("texts", jobs, workers)):
-            self._work.progress(number + 1, len(jobs), "parts")
+        workers = min(
+            cores(), MAX_WORKERS
+        )  # no more than there are parts, whose texts take longer than a worker to start
+        for done in convert_all(jobs, workers, self._work.message):
+            self._work.progress(done, len(jobs), "parts")
         return [folder / part.name for part in parts]
 
     def _write(self, table: Literal["pairs", "dropped"], rows: pl.DataFrame) -> None:

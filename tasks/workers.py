@@ -32,9 +32,11 @@ _OWN_SIGNALS: Final = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIG
 class WorkerDied(Transient):
     """A worker ended before it had answered."""
 
-    def __init__(self, message: str, status: int) -> None:
-        """`status` as of a child: below zero the signal that ended it."""
+    def __init__(self, message: str, status: int, request: Mapping[str, Any] | None = None, how: str = "") -> None:
+        """`status` as of a child: below zero the signal that ended it; `request` is what it was at, `how` in words."""
         super().__init__(message)
+        self.request = request or {}
+        self.how = how
         self.by_itself = -status in _OWN_SIGNALS
         """Whether the work did it and nobody from outside: it would end so again."""
 
@@ -120,7 +122,8 @@ class _Worker:
             line = ""
         if not line:
             said = self._last_words()
-            raise WorkerDied(f"a worker ({kind}) died: {said}; run again to go on from there", self._process.wait())
+            told = f"a worker ({kind}) died: {said}; run again to go on from there"
+            raise WorkerDied(told, self._process.wait(), request, said)
         answer = json.loads(line)
         if "input_error" in answer:
             raise InputError(answer["input_error"])

@@ -6,6 +6,7 @@ backslashes are put away before and put back after.
 """
 
 import re
+from bisect import bisect_left
 from dataclasses import replace
 from functools import cache
 from html import unescape
@@ -26,10 +27,12 @@ _AWAY: Final = re.compile(
     r"\\\$"  # a dollar that is none of MathJax's
     r"|\$\$[^$]+\$\$"
     r"|\$[^$]+\$"
-    r"|\\begin\{([a-zA-Z]+\*?)\}.{0,4000}?\\end\{\1\}"
-    r"|\\+",
-    re.DOTALL,
+    r"|\\begin\{([a-zA-Z]+\*?)\}"
+    r"|\\+"
 )
+_QUOTE: Final = re.compile("[> ]*")
+_ENVIRONMENT_END: Final = re.compile(r"\\end\{([a-zA-Z]+\*?)\}")
+_LONGEST_ENVIRONMENT: Final = 4_000  # characters
 # Over posts with no other tags than these the library's quick way gives the same, in half the time.
 _NOT_PLAIN: Final = re.compile(r"<(?!/?(?:p|a|em|strong|code|pre|img|h[1-3]|b|i)[ >])")
 _GROWTH: Final = 5  # times the HTML; links made absolute and tables in pipes stay far below
@@ -79,33 +82,62 @@ def to_markdown(html: str, site: str) -> Converted:
 def _put_away(html: str, mark: str, away: list[str]) -> str:
     """`html` with a stand-in for each piece of maths and each backslash of its text; code and tags are left alone."""
 
-    def stand_in(found: re.Match[str]) -> str:
-        away.append(unescape(found[0]))
-        return f"{mark}{len(away) - 1}{mark}"
+    def hide(text: str) -> str:
+        kept = []
+        at = 0
+        ends: dict[str, list[int]] | None = None
+        while (found := _AWAY.search(text, at)) is not None:
+            start, end = found.span()
+            if found[1]:
+                ends = _environment_ends(text) if ends is None else ends
+                close = _next_near(ends.get(found[1], []), end)
+                end = start + 1 if close is None else close + len(f"\\end{{{found[1]}}}")
+            kept += [text[at:start], f"{mark}{len(away)}{mark}"]
+            away.append(unescape(text[start:end]))
+            at = end
+        return "".join([*kept, text[at:]])
 
     pieces = []
     at = depth = 0
     for tag in _TAG.finditer(html):
         text = html[at : tag.start()]
-        pieces += [text if depth else _AWAY.sub(stand_in, text), tag[0]]
+        pieces += [text if depth else hide(text), tag[0]]
         at = tag.end()
         if tag[2]:
             depth = max(0, depth + (-1 if tag[1] else 1))
     text = html[at:]
-    pieces.append(text if depth else _AWAY.sub(stand_in, text))
+    pieces.append(text if depth else hide(text))
     return "".join(pieces)
+
+
+def _environment_ends(text: str) -> dict[str, list[int]]:
+    r"""Where each `\end{name}` begins, by name. Looking ahead from each `\begin` took 5 s for 1 MB of them."""
+    ends: dict[str, list[int]] = {}
+    for found in _ENVIRONMENT_END.finditer(text):
+        ends.setdefault(found[1], []).append(found.start())
+    return ends
+
+
+def _next_near(places: list[int], begun: int) -> int | None:
+    """The first of `places` that an environment whose content begins at `begun` may reach to; None where none is."""
+    number = bisect_left(places, begun)
+    near = number < len(places) and places[number] <= begun + _LONGEST_ENVIRONMENT
+    return places[number] if near else None
 
 
 def _put_back(text: str, mark: str, away: list[str]) -> str:
     """`text` with what was put away; its further lines are quoted where its first one is."""
     place = re.compile(f"{mark}([0-9]+){mark}")
+    line = looked = 0  # where the line begins, known of the text before `looked`: lines can be long and hold thousands
 
     def original(found: re.Match[str]) -> str:
+        nonlocal line, looked
         piece = away[int(found[1])]
         if "\n" not in piece:
             return piece
-        line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
-        quoted = re.match(r"[> ]*", line)
+        line = max(line, text.rfind("\n", looked, found.start()) + 1)
+        looked = found.start()
+        quoted = _QUOTE.match(text, line, looked)
         return piece.replace("\n", f"\n{quoted[0]}") if quoted and ">" in quoted[0] else piece
 
     return place.sub(original, text)

@@ -76,6 +76,10 @@ class PairConfig(StageConfig):
                 raise ValueError(f"pair.min_{side}_chars is {least} and max_{side}_chars is {most}: no text is both")
         return self
 
+    def with_list_read(self) -> "PairConfig":
+        """The same with the ids in place of the file that they stand in; InputError where it cannot be read."""
+        return self.model_copy(update={"exclude": sorted(read_excluded(self.exclude).names)})
+
     def identity(self) -> dict[str, Any]:
         """As of any stage, but the ids to leave out by their digest, wherever they were written."""
         return super().identity() | {

@@ -22,6 +22,16 @@ SURE: Final = 0.5  # probability from which a text is held to be in a language; 
 UNLIKE: Final = (
     0.1  # and stays, too, where those asked for are at least so likely: English is taken for Pidgin at times
 )
+KNOWN_LANGUAGES: Final = frozenset(
+    """
+    ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext fa fi fo fr
+    fuv fy ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab kik kk km kn ko
+    ku ky la lb lg lij ln lo lt ltg lv mg mk ml mn mr ms mt my ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru
+    rw sa sdh se si sk sl sn so sq sr st sv sw ta te tg th tk tl tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue
+    zh zu zxx
+    """.split()  # noqa: SIM905
+)
+"""The codes that `languages` may answer: written out, so that a recipe is judged without the model being loaded."""
 _BEGINNING: Final = 5_000  # characters of prose that tell the language
 
 # A fence, quoted or in a list or not, to its like or to the end.
@@ -96,11 +106,6 @@ def languages(text: str) -> dict[str, float]:
     """
     prose = _NO_PROSE.sub(" ", _FENCED.sub("\n", text))[:_BEGINNING]
     return {str(name): float(likely) for name, likely in _identifier().rank(prose)}
-
-
-def known_languages() -> frozenset[str]:
-    """The codes that `languages` may answer."""
-    return frozenset(_identifier().labels)
 
 
 @cache

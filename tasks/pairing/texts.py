@@ -4,16 +4,21 @@ in   one part of posts.parquet, the ids that are wanted
 out  the wanted posts of that part with `text` in place of `body`, by question, so that those of a range of questions
      are found without reading the others
 
-It runs in a worker; a part that is there is not made again.
+It runs in a worker; a part that is there is not made again. Which post it is at stands beside the part, so that one
+which ends the worker can be told, and be left out the next time (tasks/pairing/conversion.py).
 """
 
+import json
+import mmap
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypedDict
 
 import polars as pl
 
 from tasks.digests import sync_file
-from tasks.pairing.markdown import to_markdown
+from tasks.pairing.markdown import Converted, to_markdown
 from tasks.pairs import UTC_MS
 from tasks.sources.posts import QUESTION
 
@@ -49,7 +54,7 @@ def convert_part(job: TextJob) -> int:
         texts = pl.DataFrame(schema=TEXT_SCHEMA)
     else:
         posts = pl.read_parquet(job["posts"]).join(here, on="id", how="semi", maintain_order="left")
-        converted = [to_markdown(body, job["site"]) for body in posts["body"]]
+        converted = list(_converted(posts, job))
         answered = pl.when(pl.col("post_type") == QUESTION).then("id").otherwise("parent_id")
         texts = (
             posts.with_columns(
@@ -65,3 +70,25 @@ def convert_part(job: TextJob) -> int:
     sync_file(scratch)
     scratch.rename(out)
     return texts.height
+
+
+def at_path(job: TextJob) -> Path:
+    """The file with the id of the post that is being converted: eight bytes, 0 before the first and after the last."""
+    return Path(job["out"]).with_suffix(".at")
+
+
+def refused_path(job: TextJob) -> Path:
+    """The file with the ids of posts that are not to be tried: a JSON list."""
+    return Path(job["out"]).with_suffix(".refused")
+
+
+def _converted(posts: pl.DataFrame, job: TextJob) -> Iterator[Converted]:
+    """What became of each of `posts`, in their order."""
+    refused = set(json.loads(refused_path(job).read_text())) if refused_path(job).is_file() else set()
+    with open(at_path(job), "w+b") as handle:
+        handle.truncate(8)
+        with mmap.mmap(handle.fileno(), 8) as at:  # survives the process, and costs no call of the system
+            for number, body in zip(posts["id"], posts["body"], strict=True):
+                at[:] = struct.pack("<q", number)
+                yield Converted("", False) if number in refused else to_markdown(body, job["site"])
+            at[:] = bytes(8)

@@ -20,7 +20,9 @@ MAX_ROW_BYTES: Final = 128 << 20
 _HEAD: Final = 1 << 20
 _ROW: Final = re.compile(rb"<row[\s/>]")
 _DECLARATION: Final = re.compile(rb"""^<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
-_MARKUP: Final = re.compile(rb"<[!?]")
+# Markup that is closed, one after another in one match, or else what is not closed or is refused. A file can be 100
+# megabytes of `<?a?>`: a step in Python for each took a minute. Possessive, so that no way back is kept in memory.
+_MARKUP: Final = re.compile(rb"(?:(?:<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>)[ \t\r\n]*+)++|<[!?]", re.DOTALL)
 _BLANK: Final = bytes(byte if byte in b"\r\n" else ord(" ") for byte in range(256))
 _CLOSERS: Final = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}
 
@@ -151,22 +153,28 @@ def _blank(data: bytes, closer: bytes, shown: str, *, last: bool) -> tuple[bytes
                 return bytes(out), data[keep:], closer
             out += spaces(data[at : end + len(closer)])
             at, closer = end + len(closer), b""
-        found = _MARKUP.search(data, at)
-        if found is None:
+        for found in _MARKUP.finditer(data, at):
+            start, end = found.span()
+            if end - start == 2:  # shorter than any that is whole
+                break
+            out += data[at:start]
+            out += spaces(data[start:end])
+            at = end
+        else:
             keep = len(data) if last else max(at, len(data) - 1)
             return bytes(out + data[at:keep]), data[keep:], b""
-        start = found.start()
         out += data[at:start]
         if len(data) - start < 9 and not last:
             return bytes(out), data[start:], b""
-        closer = next((end for mark, end in _CLOSERS.items() if data.startswith(mark, start)), b"")
-        if not closer:
+        mark = next((mark for mark in _CLOSERS if data.startswith(mark, start)), None)
+        if mark is None:
             raise InputError(
                 f"{shown} is refused: it has a document type or an entity declaration, which no dump has and which "
                 "could make it grow without end"
             )
-        at = start + 2
-        out += b"  "
+        closer = _CLOSERS[mark]
+        at = start + len(mark)
+        out += spaces(data[start:at])
 
 
 def spaces(data: bytes) -> bytes:

@@ -1,5 +1,7 @@
 """Switches of `pair` that texts decide. Lengths are characters of the Markdown that is trained on."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from pydantic import ValidationError
 from tasks.errors import RecipeError
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.pair import PairConfig, pair
-from tasks.pairing.text_switches import Limits, code_share, languages
+from tasks.pairing import text_switches
+from tasks.pairing.text_switches import KNOWN_LANGUAGES, Limits, code_share, languages
 from tasks.store import Store
 from tests.tasks.test_pair import answer, outcome, question, write_dump
 
@@ -95,3 +98,31 @@ def test_limits_that_no_text_meets_are_refused() -> None:
         PairConfig(min_answer_chars=9, max_answer_chars=3)
     with pytest.raises(ValidationError, match="max_length_ratio"):
         PairConfig(max_length_ratio=0.5)
+
+
+def test_the_languages_that_a_recipe_may_name_are_those_that_can_be_told() -> None:
+    assert text_switches._identifier().labels
+    assert set(text_switches._identifier().labels) == KNOWN_LANGUAGES
+
+
+def test_only_texts_that_are_judged_load_the_model_of_languages(tmp_path: Path) -> None:
+    dump = write_dump(tmp_path / "bread.stackexchange.com", [question(1), answer(2, 1, 9), answer(3, 1, 1)])
+    program = f"""
+import sys
+from dataclasses import replace
+from pathlib import Path
+from tasks.ingest import SourceConfig, ingest_source
+from tasks.pair import PairConfig, pair
+from tasks.store import Store
+store = Store(Path({str(tmp_path / "work")!r}))
+source = ingest_source(store, SourceConfig(path={str(dump)!r}))
+for store in (replace(store, plan=True), store):
+    made = pair(store, [source], PairConfig(languages=["en"]), 1)
+    print(made.planned, made.reused, "py3langid" in sys.modules)
+"""
+    said = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split("\n")
+        for _ in range(2)
+    ]
+    assert said[0][:2] == ["True False False", "False False True"]
+    assert said[1][:2] == ["False True False", "False True False"]

@@ -5,6 +5,7 @@ Each case was found by trying; what it once did stands beside it.
 
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -188,6 +189,16 @@ def test_markup_is_blanked_wherever_the_file_is_cut(piece: int) -> None:
     assert out + rest == whole
 
 
+@pytest.mark.parametrize("markup", [b"<!---->", b"<?a?>", b"<![CDATA[]]>\r\n"])
+def test_markup_after_markup_is_one_step(markup: bytes) -> None:
+    # A step for each took a minute for 100 MB.
+    data = markup * (8_000_000 // len(markup))
+    begun = time.process_time()
+    whole, rest, closer = xml_file._blank(data, b"", "x", last=True)
+    assert time.process_time() - begun < 0.6
+    assert (len(whole), whole.strip(), rest, closer) == (len(data), b"", b"", b"")
+
+
 def test_counts_add_up_where_numbers_are_none(ingest_rows: Callable[..., Any]) -> None:
     odd = ["", "-1", "1.0", "1e3", " 1", "0x10", "\u0663", "\uff11", "NaN", "9223372036854775808", "1_000"]
     usual = {"PostTypeId": "1", "CreationDate": "2014-01-21T20:26:05.383", "Score": "2", "Body": "b"}
@@ -218,6 +229,9 @@ OUTSIZED = {  # what no editor makes, and what converting it took
     "a cell over a thousand million columns": '<table><tr><td colspan="1000000000">x</td></tr></table>',
     "cells over a thousand columns": "<tr><td colspan=1000 ROWSPAN='9'>x</td></tr>" * 20,  # 75 MB of bars a post
     "a tag of a million attributes": "<a " + "b=c " * 250_000 + ">",
+    "unclosed links": "<a>" * 1_000,  # 7 s for 1 MB of such posts
+    "lists in lists": "<ul><li>" * 200 + "x" + "</li></ul>" * 200,  # 5 s for 1 MB of such posts
+    "preformatted text in its like": "<pre>" * 200 + "x" + "</pre>" * 200,  # 10 s for 1 MB of such posts
 }
 
 
@@ -230,10 +244,19 @@ def test_a_body_that_no_editor_made_is_not_converted(html: str) -> None:
 @pytest.mark.parametrize(
     "html",
     ["<p>x</p>" * 50_000, "<p>x<br>" * 50_000, "<ul>" + "<li>x" * 50_000 + "</ul>", "a < b " * 50_000,
-     '<table><tr><td colspan="3">x</td></tr></table>' * 10, ("<b>" * 300 + "</b>" * 300) * 200],
+     '<table><tr><td colspan="3">x</td></tr></table>' * 10, ("<b>" * 40 + "</b>" * 40) * 200],
 )  # fmt: skip
 def test_a_long_body_alone_is_not_outsized(html: str) -> None:
     assert not outsized(html)
+
+
+@pytest.mark.parametrize("piece", ["\\begin{a}", "\\begin{a}\\end{b}", "$\n$"])
+def test_maths_that_never_ends_takes_time_in_proportion(piece: str) -> None:
+    # Two seconds each; some 0.2 now.
+    html = piece * (190_000 // len(piece))
+    begun = time.process_time()
+    assert to_markdown(html, SITE) == (html.strip(), True)
+    assert time.process_time() - begun < 0.8
 
 
 def test_markdown_many_times_longer_than_its_html_is_given_up() -> None:
