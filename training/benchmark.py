@@ -60,7 +60,7 @@ def load(job: BenchmarkJob) -> Any:
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
-    from training.engine import rank_device
+    from training.world import rank_device
 
     tokenizer = AutoTokenizer.from_pretrained(job.model, local_files_only=True)
     if not tokenizer.chat_template:

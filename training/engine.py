@@ -1,14 +1,10 @@
-"""DeepSpeed, and nothing but: ZeRO, mixed precision, clipping and the optimizer step. The only import of deepspeed.
+"""DeepSpeed, and nothing but: ZeRO, mixed precision, clipping and the optimizer step.
 
-The caller owns the accumulation boundary: any number of packs, then `step`.
+Beside training/world.py, which joins the ranks, nothing imports deepspeed. The caller owns the accumulation boundary: any number of packs, then `step`.
 """
 
-import logging
 import math
-import os
-import warnings
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,8 +22,6 @@ from training.records import Board
 from training.status import TrainerError
 from training.zero import effective_stage, settings
 
-# Longer than any save; a rank that is gone is noticed by the launcher long before.
-PROCESS_GROUP_TIMEOUT: Final = timedelta(minutes=60)
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 # Where DeepSpeed's optimizers hold gradients from step to step: at stage 3, and at stage 1 in bf16.
 _GRADIENT_BUFFERS: Final = ("grad_partitions_flat_buffer", "fp32_groups_gradients_flat")
@@ -40,55 +34,6 @@ class ParameterState(NamedTuple):
     weight: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
-
-
-def rank_device() -> torch.device:
-    """The device of this rank: the GPU of its local rank, or the CPU where there is none.
-
-    Raises TrainerError of kind `recipe` when there are GPUs, but fewer than ranks.
-    """
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    local, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if local >= here:
-        raise TrainerError("recipe", f"train.ranks asks for {local + 1} GPUs on this host and it has {here}")
-    torch.cuda.set_device(local)
-    return torch.device("cuda", local)
-
-
-def device_memory(device: torch.device) -> int:
-    """Bytes that the device has in all; on a CPU those of the host, which all ranks share."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def join_ranks(device: torch.device) -> None:
-    """Join the process group of all ranks (gloo between CPUs, NCCL between GPUs); alone, a group of one."""
-    for name, alone in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
-        os.environ.setdefault(name, alone)
-    os.environ.setdefault("MASTER_PORT", "0" if os.environ["WORLD_SIZE"] == "1" else "29500")
-    if device.type == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    # DeepSpeed clones the world with new_group, which takes torch's default and not the time-out given below.
-    dist.distributed_c10d.default_pg_timeout = PROCESS_GROUP_TIMEOUT
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # DeepSpeed 0.19.8 calls collectives by names that torch 2.13 has renamed.
-    warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.distributed.*deprecated")
-    import deepspeed
-    import deepspeed.ops
-
-    # Compiled at first use, for a minute, and an error where there is no compiler; gloo gives the same sums.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend="nccl" if device.type == "cuda" else "gloo",
-        auto_mpi_discovery=False, timeout=PROCESS_GROUP_TIMEOUT, verbose=False,
-    )  # fmt: skip
-
-
-def leave_ranks() -> None:
-    """Leave the process group; every rank calls it, none waits for another afterwards."""
-    dist.destroy_process_group()
 
 
 def tensorboard(folder: Path) -> Board:

@@ -25,7 +25,7 @@ def generate(job: GenerateJob, stop: Stop) -> Outcome:
     """Answer this rank's batches and write them as part files."""
     import torch
 
-    from training.engine import rank_device
+    from training.world import rank_device
 
     rank, ranks = this_rank(), world_size()
     device = rank_device()

@@ -31,7 +31,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
 
     from training.batch import batch_indices, pack_batch, steps_per_epoch
     from training.checkpoint import METRICS, save_checkpoint
-    from training.engine import Engine, device_memory, join_ranks, leave_ranks, rank_device, tensorboard
+    from training.engine import Engine, tensorboard
     from training.export import gather, silent
     from training.fit import pack_settings
     from training.forward import load_model
@@ -48,6 +48,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     from training.shape import shape_in
     from training.step import check_first_loss, run_packs
     from training.work import peak_of, step_flops, truncated_share
+    from training.world import device_memory, join_ranks, leave_ranks, rank_device
 
     config = job.config
     device = rank_device()

@@ -30,9 +30,9 @@ def score(job: ScoreJob, stop: Stop) -> Outcome:
     import torch
 
     from training.batch import make_pack
-    from training.engine import rank_device
     from training.forward import load_model, pack_logps
     from training.rows import load_rows
+    from training.world import rank_device
 
     rank, ranks = this_rank(), world_size()
     device = rank_device()

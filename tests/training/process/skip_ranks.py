@@ -19,13 +19,14 @@ def main(folder: Path) -> None:
     import torch.distributed as dist
 
     from training.batch import batch_indices, pack_batch
-    from training.engine import Engine, join_ranks, rank_device
+    from training.engine import Engine
     from training.forward import load_model
     from training.jobs import TrainJob
     from training.losses import PairLogps
     from training.reference import load_reference, pair_ids_of
     from training.rows import load_rows
     from training.step import run_packs
+    from training.world import join_ranks, rank_device
 
     job = TrainJob.read(folder / "job.json")
     device = rank_device()

@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     from training.batch import batch_indices, pack_batch
     from training.checkpoint import read_checkpoint, save_checkpoint
     from training.config import Precision
-    from training.engine import Engine, join_ranks, rank_device
+    from training.engine import Engine
     from training.export import gather
     from training.forward import load_model
     from training.jobs import TrainJob
@@ -43,6 +43,7 @@ def main(folder: Path) -> None:
     from training.schedule import learning_rate
     from training.status import Progress
     from training.step import run_packs
+    from training.world import join_ranks, rank_device
 
     job = TrainJob.read(folder / "job.json")
     device = rank_device()

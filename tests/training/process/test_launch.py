@@ -198,7 +198,7 @@ def test_a_taken_port_is_tried_again_and_then_told(program):
 def test_a_port_that_another_program_holds_is_left_to_it(program, monkeypatch):
     ranks = program("""
         import torch
-        from training.engine import join_ranks, leave_ranks
+        from training.world import join_ranks, leave_ranks
         def work(stop):
             with open(folder / f"ports-{this_rank()}", "a") as ports:
                 ports.write(os.environ["MASTER_PORT"] + "\\n")
