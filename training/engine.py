@@ -1,6 +1,7 @@
 """DeepSpeed, and nothing but: ZeRO, mixed precision, clipping and the optimizer step.
 
-Beside training/world.py, which joins the ranks, nothing imports deepspeed. The caller owns the accumulation boundary: any number of packs, then `step`.
+Beside training/world.py, which joins the ranks, nothing else imports it. The caller owns the accumulation boundary:
+any number of packs, then `step`.
 """
 
 import math
