@@ -33,12 +33,10 @@ logger = logging.getLogger("prefstack")
 def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
     """The artifacts of a finished stage. A server that refuses them does not fail the stage: it is said in the log."""
     try:
-        publish_table(
-            f"{stage}-counts",
-            counts_table(manifest),
-            f"{stage}: what came in, what went out, what was dropped and why",
-            run_folder,
-        )
+        said = f"{stage}: what came in, what went out, what was dropped and why"
+        if "built_again" in manifest.provenance and not manifest.reused:
+            said += f" (built again: {manifest.provenance['built_again']})"
+        publish_table(f"{stage}-counts", counts_table(manifest), said, run_folder)
         if stage == "card":
             _publish_data_card(manifest)
         if stage == "train":

@@ -115,7 +115,7 @@ class Store:
         folder = self.work_dir / "store" / f"{stage}-{name}"
         unknown = any(isinstance(given, Manifest) and given.planned for given in inputs.values())
         if self.plan:
-            found = None if unknown else self._finished(folder, records)
+            found, _ = (None, None) if unknown else self._finished(folder, records)
             if found is not None and not self._must_rebuild(found):
                 return found
             return Manifest(
@@ -123,21 +123,23 @@ class Store:
                 counts={}, seconds=0.0, provenance={}, folder=folder, planned=True,
             )  # fmt: skip
         with self._lock(folder.name, stage):
-            found = self._finished(folder, records)
+            found, fault = self._finished(folder, records)
             if found is not None and not self._must_rebuild(found):
                 return found
-            return self._build(stage, version, dict(config), records, name, folder, build)
+            return self._build(stage, version, dict(config), records, name, folder, build, fault)
 
     def _must_rebuild(self, found: Manifest) -> bool:
         if PART_OF.get(found.stage, found.stage) not in self.force:
             return False
         return not (self.run and found.provenance.get("forced_by") == self.run)
 
-    def _finished(self, folder: Path, records: Mapping[str, InputRecord]) -> Manifest | None:
-        """The manifest in `folder` if it may be reused; says why when there is one that may not."""
+    def _finished(
+        self, folder: Path, records: Mapping[str, InputRecord]
+    ) -> tuple[Manifest, None] | tuple[None, str | None]:  # fmt: skip
+        """The manifest in `folder` if it may be reused; else why it may not, where there is one."""
         manifest = Manifest.read(folder)
         if manifest is None:
-            return None
+            return None, None
         fault = damage(manifest, verify=self.verify)
         if fault is None and {key: record.content for key, record in manifest.inputs.items()} != {
             key: record.content for key, record in records.items()
@@ -145,12 +147,12 @@ class Store:
             fault = "was made of inputs that have since come out different"
         if fault is not None:
             self.report.message(manifest.stage, f"{folder.name} {fault}: it has to be built again")
-            return None
-        return manifest.model_copy(update={"reused": True})
+            return None, fault
+        return manifest.model_copy(update={"reused": True}), None
 
     def _build(
         self, stage: str, version: int, config: dict[str, Any], records: dict[str, InputRecord], name: str,
-        folder: Path, build: Build,
+        folder: Path, build: Build, fault: str | None,
     ) -> Manifest:  # fmt: skip
         partial = self.work_dir / "partial" / folder.name
         building = folder.parent / f".building-{folder.name}"
@@ -165,6 +167,8 @@ class Store:
             facts = provenance() | {"run": self.run} | work.provenance
             if PART_OF.get(stage, stage) in self.force:
                 facts["forced_by"] = self.run
+            if fault is not None:
+                facts["built_again"] = f"the folder before {fault}"
             manifest = Manifest(
                 stage=stage, version=version, fingerprint=name, config=config, inputs=records,
                 files=stored_files(building), counts=counts, seconds=seconds, provenance=facts, folder=folder,

@@ -15,9 +15,11 @@ import pytest
 
 from flows import trainer_log
 from flows.artifact_tables import MAX_ROWS, clean, publish_table
-from flows.artifacts import bar, publish_cost, training_curves, with_addresses
+from flows.artifacts import bar, publish_cost, publish_stage, training_curves, with_addresses
 from flows.device_time import counted
 from flows.files import ROOT_VARIABLE, URL_VARIABLE
+from tasks.manifest import Manifest
+from tasks.store import Store, Workspace
 from tests.flows.conftest import Server
 from tests.flows.test_real_server import ask
 
@@ -56,6 +58,22 @@ def test_a_server_keeps_rows_of_every_kind_and_none_at_all(here: Server, tmp_pat
     assert said == "Every kind"
     publish_table("no-rows", [], "None", tmp_path)
     assert stored(here, "no-rows") == ([], "None")
+
+
+def test_a_stage_that_was_found_damaged_says_why_it_was_built_again(here: Server, tmp_path: Path) -> None:
+    def build(work: Workspace) -> dict[str, int]:
+        (work.folder / "rows.txt").write_text("one\n")
+        return {"rows": 1}
+
+    def stage() -> Manifest:
+        return Store(tmp_path).stage("mended", 1, {}, {}, build)
+
+    (stage().folder / "rows.txt").write_text("one and a half\n")
+    publish_stage("mended", stage(), tmp_path)
+    said = stored(here, "mended-counts")[1]
+    assert said.endswith("(built again: the folder before has 15 bytes in rows.txt where its manifest says 4)")
+    publish_stage("mended", stage(), tmp_path)
+    assert "built again" not in stored(here, "mended-counts")[1]
 
 
 def test_a_long_table_is_cut_and_the_whole_of_it_linked(

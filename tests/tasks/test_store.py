@@ -134,6 +134,8 @@ def test_a_file_of_another_size_is_named_and_the_stage_rebuilt(tmp_path: Path) -
     assert (writer.calls, again.reused, (again.folder / "part" / "rows.txt").read_text()) == (2, False, "one\n")
     [message] = heard.messages
     assert "part/rows.txt" in message and "15 bytes" in message and made.folder.name in message
+    why = "the folder before has 15 bytes in part/rows.txt where its manifest says 4"
+    assert (again.provenance["built_again"], "built_again" in made.provenance) == (why, False)
 
 
 def test_a_lost_file_is_named_and_the_stage_rebuilt(tmp_path: Path) -> None:
