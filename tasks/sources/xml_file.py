@@ -20,9 +20,10 @@ MAX_ROW_BYTES: Final = 128 << 20
 _HEAD: Final = 1 << 20
 _ROW: Final = re.compile(rb"<row[\s/>]")
 _DECLARATION: Final = re.compile(rb"""^<\?xml\s[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
-# Markup that is closed, one after another in one match, or else what is not closed or is refused. A file can be 100
-# megabytes of `<?a?>`: a step in Python for each took a minute. Possessive, so that no way back is kept in memory.
-_MARKUP: Final = re.compile(rb"(?:(?:<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>)[ \t\r\n]*+)++|<[!?]", re.DOTALL)
+_MARKUP: Final = re.compile(rb"<[!?]")
+# From there on: what is closed, one after another in one match, since a file can be 100 megabytes of `<?a?>` and a step
+# in Python for each took a minute. Possessive, so that no way back is kept in memory.
+_CLOSED: Final = re.compile(rb"(?:(?:<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>)[ \t\r\n]*+)++", re.DOTALL)
 _BLANK: Final = bytes(byte if byte in b"\r\n" else ord(" ") for byte in range(256))
 _CLOSERS: Final = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}
 
@@ -153,17 +154,17 @@ def _blank(data: bytes, closer: bytes, shown: str, *, last: bool) -> tuple[bytes
                 return bytes(out), data[keep:], closer
             out += spaces(data[at : end + len(closer)])
             at, closer = end + len(closer), b""
-        for found in _MARKUP.finditer(data, at):
-            start, end = found.span()
-            if end - start == 2:  # shorter than any that is whole
-                break
-            out += data[at:start]
-            out += spaces(data[start:end])
-            at = end
-        else:
+        found = _MARKUP.search(data, at)
+        if found is None:
             keep = len(data) if last else max(at, len(data) - 1)
             return bytes(out + data[at:keep]), data[keep:], b""
+        start = found.start()
         out += data[at:start]
+        closed = _CLOSED.match(data, start)
+        if closed is not None:
+            out += spaces(closed[0])
+            at = closed.end()
+            continue
         if len(data) - start < 9 and not last:
             return bytes(out), data[start:], b""
         mark = next((mark for mark in _CLOSERS if data.startswith(mark, start)), None)
