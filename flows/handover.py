@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,12 +149,14 @@ def _settled(child: "FlowRun") -> "FlowRun":
     Pipeline and training often crash together. A second training beside the first would hold the slot that the first
     one, scheduled again by the automation, waits for.
     """
+    from httpx import HTTPError
+
     end = time.monotonic() + REVIVED_WITHIN
     while child.state is not None and child.state.is_crashed() and time.monotonic() < end:
         if datetime.now(UTC) - child.state.timestamp > timedelta(seconds=REVIVED_WITHIN):
             break
         time.sleep(POLL)
-        with api() as client:
+        with suppress(HTTPError, PrefstackError), api() as client:  # a server that is away for a moment is asked again
             child = client.read_flow_run(child.id)
     return child
 

@@ -14,6 +14,7 @@ from prefect.states import Completed, Crashed, Scheduled, State
 
 from flows import handover
 from flows.handover import Handover
+from tasks.errors import Surroundings
 from tests.flows.conftest import Server
 
 STEP = 1.0  # seconds between two things that happen to a run
@@ -88,3 +89,25 @@ def test_a_training_that_nobody_brings_back_is_followed_by_another_attempt(
     assert name == "comes-back-training-2"
     assert started == ["comes-back-training", "comes-back-training-2"]
     assert time.monotonic() - begun > 2.0
+
+
+def test_a_server_that_is_away_for_a_moment_does_not_end_the_wait(
+    wanted: Handover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run_from_deployment(wanted.deployment.id)
+        client.set_flow_run_state(run.id, Crashed(), force=True)
+        crashed = client.read_flow_run(run.id)
+        client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
+    real, asked = handover.api, []
+
+    def away_at_first() -> object:
+        asked.append("asked")
+        if len(asked) == 1:
+            raise Surroundings("the server does not answer")
+        return real()
+
+    monkeypatch.setattr(handover, "api", away_at_first)
+    settled = handover._settled(crashed)
+    assert settled.state is not None and settled.state.name == "AwaitingRetry"
+    assert len(asked) == 2
