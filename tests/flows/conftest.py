@@ -162,3 +162,9 @@ def here(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("PREFECT_API_URL", server.url)
     with temporary_settings({PREFECT_API_URL: server.url}):
         yield server
+
+
+@pytest.fixture
+def served(server: Server, tmp_path: Path) -> Shell:
+    """The command of a user whose server stays: for tests that are not about the temporary one, and need not wait."""
+    return Shell(tmp_path, {**server.environment, "OMP_NUM_THREADS": "1"})

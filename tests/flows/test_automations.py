@@ -40,11 +40,15 @@ def test_a_crashed_run_goes_on_once_it_has_settled_and_one_that_somebody_moved_i
     once, twice, by_hand = (made(name, *tags) for name in ("once", "twice", "by-hand"))
     asked, foreign = made("asked", "prefstack"), made("foreign", "auto-resumed")
     runs = (once, twice, by_hand, asked, foreign)
-    for state in ("RUNNING", "CRASHED"):
-        for run in runs:
-            put(run, state)
-    put(by_hand, "SCHEDULED")
-    put(twice, "CRASHED")  # as a worker does that reports the same end once more
+    for run in runs:
+        put(run, "RUNNING")
+    # One after the other: what follows a crash has to follow it at once, also where the server is slow.
+    for state in ("CRASHED", "CRASHED"):  # as a worker does that reports the same end once more
+        put(twice, state)
+    for state in ("CRASHED", "SCHEDULED"):
+        put(by_hand, state)
+    for run in (once, asked, foreign):
+        put(run, "CRASHED")
     end = time.monotonic() + 120
     while not (resumed(once) and resumed(twice)):
         assert time.monotonic() < end, [[state.name for state in states(run)] for run in runs]

@@ -55,29 +55,31 @@ def test_a_wrong_command_line_is_refused_before_anything_starts(shell: Shell, ar
         ("e.example.com/Posts.xml", b"not a dump at all", "Posts.xml"),
     ],
 )
-def test_an_input_that_cannot_be_trusted_is_refused_by_name(shell: Shell, name: str, content: bytes, said: str) -> None:
-    path = shell.folder / name
+def test_an_input_that_cannot_be_trusted_is_refused_by_name(
+    served: Shell, name: str, content: bytes, said: str
+) -> None:
+    path = served.folder / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     given = path.parent if name.endswith("Posts.xml") else path
-    done = shell.run("run", "site", "--set", f"ingest.sources=[{given}]", "--until", "pair", "--json")
+    done = served.run("run", "site", "--set", f"ingest.sources=[{given}]", "--until", "pair", "--json")
     assert said in refused(done, 3)
     answer = json.loads(done.out)
     assert (answer["error"]["stage"], answer["error"]["kind"]) == ("ingest", "input")
-    assert not list((shell.folder / "runs" / "store").glob("*/manifest.json"))
+    assert not list((served.folder / "runs" / "store").glob("*/manifest.json"))
 
 
-def test_a_missing_dump_is_an_input_error_and_a_site_without_a_name_a_recipe_error(shell: Shell) -> None:
-    done = shell.run("run", "site", "--set", "ingest.sources=[nowhere.example.com.7z]", "--until", "ingest")
+def test_a_missing_dump_is_an_input_error_and_a_site_without_a_name_a_recipe_error(served: Shell) -> None:
+    done = served.run("run", "site", "--set", "ingest.sources=[nowhere.example.com.7z]", "--until", "ingest")
     assert "nowhere.example.com.7z" in refused(done, 3)
-    (shell.folder / "dump").mkdir()
-    (shell.folder / "dump" / "Posts.xml").write_text('<?xml version="1.0"?>\n<posts>\n</posts>')
-    done = shell.run("run", "site", "--set", "ingest.sources=[dump]", "--until", "ingest")
+    (served.folder / "dump").mkdir()
+    (served.folder / "dump" / "Posts.xml").write_text('<?xml version="1.0"?>\n<posts>\n</posts>')
+    done = served.run("run", "site", "--set", "ingest.sources=[dump]", "--until", "ingest")
     assert "site" in refused(done, 2)
 
 
-def test_asking_for_more_pairs_than_there_are_says_how_many_there_are(shell: Shell) -> None:
-    done = shell.run("run", "demo", "--set", "sample.size=100000", "--until", "sample", "--json")
+def test_asking_for_more_pairs_than_there_are_says_how_many_there_are(served: Shell) -> None:
+    done = served.run("run", "demo", "--set", "sample.size=100000", "--until", "sample", "--json")
     said = refused(done, 2)
     assert "100,000" in said or "100000" in said
     answer = json.loads(done.out)

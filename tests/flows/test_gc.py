@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,15 +28,25 @@ sample: {{size: {size}, held_out: 8}}
 """
 
 
-@pytest.fixture
-def work_dir(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs to the end of `sample`: the older with one pair a question, the newer with two."""
+    folder = tmp_path_factory.mktemp("gc")
     for age, (name, pairs) in enumerate([("newer", 2), ("older", 1)]):
-        run_to_sample(tmp_path, name, pairs, 16)
-        for path in (tmp_path / "work" / "runs" / name).glob("*"):
+        run_to_sample(folder, name, pairs, 16)
+        for path in (folder / "work" / "runs" / name).glob("*"):
             os.utime(path, (1e9 - age, 1e9 - age), follow_symlinks=False)
-        os.utime(tmp_path / "work" / "runs" / name, (1e9 - age, 1e9 - age))
-    return tmp_path / "work"
+        os.utime(folder / "work" / "runs" / name, (1e9 - age, 1e9 - age))
+    return folder
+
+
+@pytest.fixture
+def work_dir(made: Path) -> Iterator[Path]:
+    """Their work folder for one test, which may do with it what it likes: the runs name it, so it keeps its place."""
+    shutil.copytree(made / "work", made / "kept", symlinks=True)
+    yield made / "work"
+    shutil.rmtree(made / "work")
+    (made / "kept").rename(made / "work")
 
 
 def run_to_sample(folder: Path, name: str, pairs: int, size: int) -> None:

@@ -17,11 +17,11 @@ def built(run: dict[str, Any]) -> list[str]:
 
 
 def test_runs_share_what_they_share_and_one_that_fails_does_not_lose_the_others(
-    shell: Shell, tiny_recipe: Path
+    served: Shell, tiny_recipe: Path
 ) -> None:
     # Sixteen train pairs do not fill a batch of 64: that run fails in training, in the middle.
     asked = ["sweep", str(tiny_recipe), "--vary", "train.batch_size=4,64,8"]
-    done = shell.run(*asked, "--json")
+    done = served.run(*asked, "--json")
     assert done.status == 2, done.err[-3000:]
     assert "Traceback" not in done.err
     answer = json.loads(done.out)
@@ -40,11 +40,11 @@ def test_runs_share_what_they_share_and_one_that_fails_does_not_lose_the_others(
     assert Path(compared["page"]).is_file()
 
     # Again, without the one that fails: nothing is built, and what a person reads has every run and the comparison.
-    again = shell.run("sweep", str(tiny_recipe), "--vary", "train.batch_size=4,8")
+    again = served.run("sweep", str(tiny_recipe), "--vary", "train.batch_size=4,8")
     assert again.status == 0, again.err[-3000:]
     assert again.out.count("nothing") == 2
     assert "against tiny-batch_size-4, on 8 shared pairs" in again.out
-    written = json.loads((shell.folder / "work" / "sweeps" / "tiny.json").read_text())
+    written = json.loads((served.folder / "work" / "sweeps" / "tiny.json").read_text())
     assert [built(run) for run in written["runs"]] == [[], []]
 
 

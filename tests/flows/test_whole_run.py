@@ -12,23 +12,47 @@ from typing import Any
 import pytest
 
 from flows.recipe import STAGES
-from tests.flows.conftest import PREFSTACK, Server, Shell
+from tests.flows.conftest import PREFSTACK, TINY, Outcome, Server, Shell, clean_environment
 from tests.flows.test_real_server import ask
 
 HEAVY = ("torch", "transformers", "great_expectations", "datasets", "deepspeed")
 
 
-@pytest.fixture
-def first(shell: Shell, tiny_recipe: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> Shell:
+    return Shell(tmp_path_factory.mktemp("whole"), clean_environment(prefect_home))
+
+
+@pytest.fixture(scope="module")
+def recipe(shell: Shell, tiny_model: Path) -> str:
+    (shell.folder / "tiny.yaml").write_text(TINY.format(model=tiny_model, work_dir=shell.folder / "work"))
+    return "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def first(shell: Shell, recipe: str) -> dict[str, Any]:
     """The summary of a whole run on the made site and a tiny model."""
-    done = shell.run("run", str(tiny_recipe), "--json")
+    return summary_of(shell.run("run", recipe, "--json"))
+
+
+@pytest.fixture(scope="module")
+def seen(shell: Shell, server: Server, recipe: str) -> dict[str, Any]:
+    """The summary of the same recipe in another work folder, on a server that stays, and run there once more."""
+    served = Shell(shell.folder, {**server.environment, "OMP_NUM_THREADS": "1"})
+    there = ("run", recipe, "--json", "--set", "work_dir=elsewhere", "--set", "price=2")
+    summary = summary_of(served.run(*there, "--name", "seen"))
+    summary_of(served.run(*there, "--name", "seen-again"))
+    return summary
+
+
+def summary_of(done: Outcome) -> dict[str, Any]:
     assert done.status == 0, done.err[-3000:]
     summary: dict[str, Any] = json.loads(done.out)
     return summary
 
 
 def test_a_run_is_reused_whole_retraced_and_rebuilt_exactly_where_a_setting_bears(
-    first: dict[str, Any], shell: Shell, tiny_recipe: Path
+    first: dict[str, Any], shell: Shell, recipe: str
 ) -> None:
     assert list(first["stages"]) == list(STAGES)
     assert not any(entry["reused"] for entry in first["stages"].values())
@@ -41,7 +65,7 @@ def test_a_run_is_reused_whole_retraced_and_rebuilt_exactly_where_a_setting_bear
     # The second run of the same recipe finds everything, and loads nothing heavy to find it.
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", PREFSTACK, "run", tiny_recipe, "--json"],
+        [sys.executable, "-X", "importtime", PREFSTACK, "run", recipe, "--json"],
         cwd=shell.folder, env=dict(shell.environment), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     print(f"fully reused run: {time.monotonic() - start:.1f} s")
@@ -53,12 +77,10 @@ def test_a_run_is_reused_whole_retraced_and_rebuilt_exactly_where_a_setting_bear
     assert not {name for name in imported if name.split(".")[0] in HEAVY}
 
     # What cannot change the result rebuilds nothing; the learning rate rebuilds training and what comes after it.
-    same = json.loads(
-        shell.run("run", str(tiny_recipe), "--json", "--set", "train.save_every=1", "--set", "price=2").out
-    )
+    same = json.loads(shell.run("run", recipe, "--json", "--set", "train.save_every=1", "--set", "price=2").out)
     assert all(entry["reused"] for entry in same["stages"].values())
     asked = ("--set", "evaluate.generate.prompts=2", "--set", "evaluate.generate.max_new_tokens=6")
-    other = json.loads(shell.run("run", str(tiny_recipe), "--json", "--set", "train.learning_rate=5e-4", *asked).out)
+    other = json.loads(shell.run("run", recipe, "--json", "--set", "train.learning_rate=5e-4", *asked).out)
     rebuilt = [stage for stage, entry in other["stages"].items() if not entry["reused"]]
     assert rebuilt == ["train", "evaluate", "publish"]
     assert other["metrics"]["generation"]["prompts"] == 2
@@ -78,25 +100,22 @@ def test_a_run_is_reused_whole_retraced_and_rebuilt_exactly_where_a_setting_bear
     assert shown["run"] == other["run"]
     folder = json.loads(shell.run("show", first["stages"]["dedupe"]["folder"], "--json").out)
     assert folder["counts"]["pairs"] == first["stages"]["pair"]["counts"]["pairs"]
-    plan = json.loads(shell.run("plan", str(tiny_recipe), "--set", "train.beta=0.2", "--json").out)
+    plan = json.loads(shell.run("plan", recipe, "--set", "train.beta=0.2", "--json").out)
     assert [stage for stage, entry in plan["stages"].items() if not entry["reused"]] == ["train", "evaluate", "publish"]
 
 
 def test_another_work_folder_gets_the_same_bytes_and_another_host_that_sees_it_makes_nothing_again(
-    first: dict[str, Any], shell: Shell, tiny_recipe: Path
+    first: dict[str, Any], seen: dict[str, Any], shell: Shell, recipe: str
 ) -> None:
-    done = shell.run("run", str(tiny_recipe), "--json", "--set", "work_dir=elsewhere")
-    assert done.status == 0, done.err[-3000:]
-    second = json.loads(done.out)
     for stage in STAGES:
-        assert digests(second["stages"][stage]["folder"]) == digests(first["stages"][stage]["folder"]), stage
+        assert digests(seen["stages"][stage]["folder"]) == digests(first["stages"][stage]["folder"]), stage
 
     as_another_host = ["unshare", "--uts", "sh", "-c", 'hostname another-host && exec "$0" "$@"']
     if subprocess.run([*as_another_host, "true"], capture_output=True).returncode != 0:
         pytest.skip("this user may not name a host")
     (shell.folder / "elsewhere").rename(shell.folder / "mounted")
     there = subprocess.run(
-        [*as_another_host, PREFSTACK, "run", str(tiny_recipe), "--json", "--set", "work_dir=mounted"],
+        [*as_another_host, PREFSTACK, "run", recipe, "--json", "--set", "work_dir=mounted"],
         cwd=shell.folder, env=dict(shell.environment), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert there.returncode == 0, there.stderr[-3000:]
@@ -113,14 +132,7 @@ def digests(folder: str) -> dict[str, str]:
     }
 
 
-def test_every_stage_shows_its_state_and_an_artifact_on_a_real_server(
-    server: Server, tmp_path: Path, tiny_recipe: Path
-) -> None:
-    shell = Shell(tmp_path, {**server.environment, "OMP_NUM_THREADS": "1"})
-    done = shell.run("run", str(tiny_recipe), "--json", "--name", "seen", "--set", "price=2")
-    assert done.status == 0, done.err[-3000:]
-    again = shell.run("run", str(tiny_recipe), "--json", "--name", "seen-again")
-    assert again.status == 0, again.err[-3000:]
+def test_every_stage_shows_its_state_and_an_artifact_on_a_real_server(server: Server, seen: dict[str, Any]) -> None:
     states = {}
     for name in ("seen", "seen-again"):
         (run,) = ask(server, "/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
