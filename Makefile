@@ -29,7 +29,7 @@ demo: $(STAMP)  ## the whole pipeline on a small made site and a 135M model, on 
 
 # As many at once as there are cores; a file's tests stay together, for what they share.
 test: $(STAMP)  ## the default tests
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 
 test-slow: $(STAMP)  ## tests that take minutes: parity at full size
 	$(BIN)/python -m pytest -q -m 'slow and not gpu'
