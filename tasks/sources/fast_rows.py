@@ -20,6 +20,7 @@ REFERENCE: Final = re.compile(rb"&(?:#x([0-9a-fA-F]+)|#([0-9]+)|lt|gt|amp|quot|a
 _USUAL: Final = {
     "&lt;": "<", "&gt;": ">", "&amp;": "&", "&quot;": '"', "&apos;": "'", "&#xA;": "\n", "&#xD;": "\r", "&#x9;": "\t",
 }  # fmt: skip
+_BY_HOW_OFTEN: Final = (("&lt;", "&gt;", "&#xA;"), ("&quot;", "&amp;", "&apos;", "&#xD;", "&#x9;"))  # all of them
 _GAP: Final = re.compile(rb"([ \t\r\n]*/>[ \t\r\n]*)?(<row)?[ \t\r\n]+([A-Za-z][A-Za-z0-9]*)[ \t]*=[ \t]*")
 _END: Final = re.compile(rb"[ \t\r\n]*/>[ \t\r\n]*")
 _BLOCK: Final = 1 << 20  # bytes: what a pass leaves behind is still in the processor's cache at the next one
@@ -55,9 +56,9 @@ def fast_rows(
         return None
     found = _Found(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
     row = np.cumsum(found.begins) - 1
-    for number in range(len(gaps.names)):
-        if np.any(np.diff(row[found.name == number]) == 0):  # an attribute twice in one row
-            return None
+    of_row = np.sort(row * len(gaps.names) + found.name)
+    if np.any(of_row[1:] == of_row[:-1]):  # an attribute twice in one row
+        return None
     columns = _columns(data, attributes, found, row, gaps.names)
     return columns, found.offset[found.begins].tolist()
 
@@ -92,13 +93,15 @@ def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _attributes(data: bytes, base: int, gaps: "_Gaps") -> _Found:
     """All attributes of a block that begins at `base`."""
-    if not data.isascii():
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            raise NotUsual from None
-        _demand("\ufffe" not in text and "\uffff" not in text)  # these are in UTF-8 and not in XML
     bytes_ = np.frombuffer(data, np.uint8)
+    if not data.isascii():
+        # Asked of polars: Python would write the text out anew, two or four bytes a character, to say whether it can.
+        try:
+            pl.Series([data], dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.PolarsError:
+            raise NotUsual from None
+        # U+FFFE and U+FFFF are in UTF-8 and not in XML: EF BF BE and EF BF BF. EF alone is rare, and quickly found.
+        _demand(not any(data[at + 1] == 0xBF and data[at + 2] >= 0xBE for at in np.flatnonzero(bytes_ == 0xEF)))
     quotes = np.flatnonzero(bytes_ == ord('"'))
     _demand(len(quotes) > 0 and len(quotes) % 2 == 0)
     tail = _END.fullmatch(data, int(quotes[-1]) + 1)
@@ -116,7 +119,7 @@ def _attributes(data: bytes, base: int, gaps: "_Gaps") -> _Found:
     _demand(int(np.count_nonzero(bytes_ == ord("<"))) == int(begins.sum()))
     # White space in a value counts as spaces; dumps have tabs there now and then. Other controls are not in XML.
     spaces = int(np.count_nonzero(bytes_ < 32)) - controls
-    _demand(not spaces or spaces + controls == sum(data.count(space) for space in (b"\t", b"\n", b"\r")))
+    _demand(not spaces or spaces + controls == sum(int(np.count_nonzero(bytes_ == space)) for space in b"\t\n\r"))
     rare = _rare_references(data, bytes_, words)
     offset = gap + gaps.before[kind]
     return _Found(start + base, end + base, gaps.name[kind], begins, offset + base, rare + base, np.array([spaces > 0]))
@@ -184,12 +187,13 @@ class _Gaps:
 
 def _rare_references(data: bytes, bytes_: NDArray[np.uint8], words: NDArray[np.uint64]) -> Places:
     """Where the references are that are not the usual ones."""
-    places = np.flatnonzero(bytes_ == ord("&"))
-    word = words[places]
-    usual = np.zeros(len(places), dtype=bool)
-    for reference in _USUAL:
-        usual |= (word & _MASKS[len(reference)]) == np.uint64(int.from_bytes(reference.encode(), "little"))
-    rare = places[~usual]
+    rare = np.flatnonzero(bytes_ == ord("&"))
+    word = words[rare]
+    for references in _BY_HOW_OFTEN:
+        usual = np.zeros(len(rare), dtype=bool)
+        for reference in references:
+            usual |= (word & _MASKS[len(reference)]) == np.uint64(int.from_bytes(reference.encode(), "little"))
+        rare, word = rare[~usual], word[~usual]
     _demand(len(rare) <= _MOST_RARE)
     for place in rare.tolist():
         found = REFERENCE.match(data, place)

@@ -74,7 +74,10 @@ def read_range(job: RangeJob) -> RangeResult:
     faults = _with_lines(typed.faults, rows, data)
     skipped = typed.skipped | ({"bad_character": len(rows.unusable)} if rows.unusable else {})
     result = _result(
-        rows=len(rows.offsets) + len(rows.unusable), lines=data.count(b"\n"), kept=typed.table.height, skipped=skipped
+        rows=len(rows.offsets) + len(rows.unusable),
+        lines=int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n"))),
+        kept=typed.table.height,
+        skipped=skipped,
     )
     _write(typed.table, part.with_suffix(".parquet"))
     _write(faults, part.with_suffix(".dropped.parquet"))
@@ -106,6 +109,8 @@ def _typed(rows: Rows, job: RangeJob) -> Typed:
 
 def _with_lines(faults: pl.DataFrame, rows: Rows, data: bytes) -> pl.DataFrame:
     """`faults` in the order of the file, with `line`: how many lines of the range are before each row."""
+    if faults.is_empty() and not rows.unusable:  # as of most ranges: nothing to look for the lines of
+        return pl.DataFrame(schema=LINE_SCHEMA)
     offsets = np.array(rows.offsets, dtype=np.int64)
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
     of_rows = faults.with_columns(offset=pl.Series(offsets[faults["row"].to_numpy()], dtype=pl.Int64))
