@@ -97,11 +97,10 @@ def _attributes(data: bytes, base: int, gaps: "_Gaps") -> _Found:
     if not data.isascii():
         # Asked of polars: Python would write the text out anew, two or four bytes a character, to say whether it can.
         try:
-            pl.Series([data], dtype=pl.Binary).cast(pl.String)
+            text = pl.Series([data], dtype=pl.Binary).cast(pl.String)
         except pl.exceptions.PolarsError:
             raise NotUsual from None
-        # U+FFFE and U+FFFF are in UTF-8 and not in XML: EF BF BE and EF BF BF. EF alone is rare, and quickly found.
-        _demand(not any(data[at + 1] == 0xBF and data[at + 2] >= 0xBE for at in np.flatnonzero(bytes_ == 0xEF)))
+        _demand(not text.str.contains("[\ufffe\uffff]").any())  # these are in UTF-8 and not in XML
     quotes = np.flatnonzero(bytes_ == ord('"'))
     _demand(len(quotes) > 0 and len(quotes) % 2 == 0)
     tail = _END.fullmatch(data, int(quotes[-1]) + 1)

@@ -22,6 +22,7 @@ from tasks.sources.rows import Damaged, HasMarkup, Rows, parse
 Table = Literal["posts", "users"]
 # Level 1 and no statistics: a quarter of the time of the defaults, for a tenth more space.
 ROW_GROUP: Final = 50_000
+_PIECE: Final = 1 << 18  # bytes
 LINE_SCHEMA: Final = pl.Schema([*FAULT_SCHEMA.items(), ("line", pl.Int64())])
 
 
@@ -75,7 +76,7 @@ def read_range(job: RangeJob) -> RangeResult:
     skipped = typed.skipped | ({"bad_character": len(rows.unusable)} if rows.unusable else {})
     result = _result(
         rows=len(rows.offsets) + len(rows.unusable),
-        lines=int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n"))),
+        lines=_lines(data),
         kept=typed.table.height,
         skipped=skipped,
     )
@@ -86,6 +87,13 @@ def read_range(job: RangeJob) -> RangeResult:
     sync_file(scratch)
     scratch.rename(marker)
     return result
+
+
+def _lines(data: bytes) -> int:
+    """How many lines end in `data`; numpy's comparison, a piece of the processor's cache at a time, is the fastest."""
+    whole = np.frombuffer(data, np.uint8)
+    pieces = (whole[at : at + _PIECE] for at in range(0, len(data), _PIECE))
+    return sum(int(np.count_nonzero(piece == ord("\n"))) for piece in pieces)
 
 
 def write_part(table: pl.DataFrame, path: Path) -> None:
