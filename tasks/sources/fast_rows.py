@@ -20,7 +20,6 @@ REFERENCE: Final = re.compile(rb"&(?:#x([0-9a-fA-F]+)|#([0-9]+)|lt|gt|amp|quot|a
 _USUAL: Final = {
     "&lt;": "<", "&gt;": ">", "&amp;": "&", "&quot;": '"', "&apos;": "'", "&#xA;": "\n", "&#xD;": "\r", "&#x9;": "\t",
 }  # fmt: skip
-_BY_HOW_OFTEN: Final = (("&lt;", "&gt;", "&#xA;"), ("&quot;", "&amp;", "&apos;", "&#xD;", "&#x9;"))  # all of them
 _GAP: Final = re.compile(rb"([ \t\r\n]*/>[ \t\r\n]*)?(<row)?[ \t\r\n]+([A-Za-z][A-Za-z0-9]*)[ \t]*=[ \t]*")
 _END: Final = re.compile(rb"[ \t\r\n]*/>[ \t\r\n]*")
 _BLOCK: Final = 1 << 20  # bytes: what a pass leaves behind is still in the processor's cache at the next one
@@ -97,10 +96,13 @@ def _attributes(data: bytes, base: int, gaps: "_Gaps") -> _Found:
     if not data.isascii():
         # Asked of polars: Python would write the text out anew, two or four bytes a character, to say whether it can.
         try:
-            text = pl.Series([data], dtype=pl.Binary).cast(pl.String)
+            pl.Series([data], dtype=pl.Binary).cast(pl.String)
         except pl.exceptions.PolarsError:
             raise NotUsual from None
-        _demand(not text.str.contains("[\ufffe\uffff]").any())  # these are in UTF-8 and not in XML
+        at = data.find(b"\xef")
+        while at >= 0:  # U+FFFE and U+FFFF, EF BF BE and EF BF BF, are in UTF-8 and not in XML; few texts have an EF
+            _demand(not (data[at + 1] == 0xBF and data[at + 2] >= 0xBE))
+            at = data.find(b"\xef", at + 1)
     quotes = np.flatnonzero(bytes_ == ord('"'))
     _demand(len(quotes) > 0 and len(quotes) % 2 == 0)
     tail = _END.fullmatch(data, int(quotes[-1]) + 1)
@@ -186,13 +188,12 @@ class _Gaps:
 
 def _rare_references(data: bytes, bytes_: NDArray[np.uint8], words: NDArray[np.uint64]) -> Places:
     """Where the references are that are not the usual ones."""
-    rare = np.flatnonzero(bytes_ == ord("&"))
-    word = words[rare]
-    for references in _BY_HOW_OFTEN:
-        usual = np.zeros(len(rare), dtype=bool)
-        for reference in references:
-            usual |= (word & _MASKS[len(reference)]) == np.uint64(int.from_bytes(reference.encode(), "little"))
-        rare, word = rare[~usual], word[~usual]
+    places = np.flatnonzero(bytes_ == ord("&"))
+    word = words[places]
+    usual = np.zeros(len(places), dtype=bool)
+    for reference in _USUAL:
+        usual |= (word & _MASKS[len(reference)]) == np.uint64(int.from_bytes(reference.encode(), "little"))
+    rare = places[~usual]
     _demand(len(rare) <= _MOST_RARE)
     for place in rare.tolist():
         found = REFERENCE.match(data, place)
