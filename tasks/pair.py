@@ -36,6 +36,7 @@ from tasks.workers import MAX_WORKERS, cores
 VERSION = 3  # bump when the bytes this stage writes would change
 
 BATCH: Final = 20_000  # pairs whose texts are held at once: about 200 MB
+HELD: Final = 256_000_000  # bytes of pairs that wait in memory for the others; those beyond it wait in files
 _ALWAYS: Final = ("min_gap", "duplicate_id", *TEXT_FAULTS)  # counted though they be 0; switches where they are on
 
 
@@ -81,7 +82,8 @@ class _Pairing:
         self._config = config
         self._seed = seed
         self._counts = Counter[str]()
-        self._parts: dict[str, list[Path]] = {"pairs": [], "dropped": []}
+        self._parts: dict[str, list[pl.LazyFrame]] = {"pairs": [], "dropped": []}
+        self._held = 0
 
     def run(self, sources: Sequence[Manifest]) -> dict[str, int]:
         """Fill the stage folder; the counts of `pair`."""
@@ -224,14 +226,18 @@ class _Pairing:
             self._counts["pairs"] += rows.height
         if rows.is_empty():
             return
+        size = rows.estimated_size()
+        if self._held + size <= HELD:
+            self._held += int(size)
+            self._parts[table].append(rows.lazy())
+            return
         path = self._work.partial / f"{table}-{len(self._parts[table]):05d}.parquet"
         rows.write_parquet(path, compression="lz4", statistics=False)
-        self._parts[table].append(path)
+        self._parts[table].append(pl.scan_parquet(path))
 
     def _join(self, table: Literal["pairs", "dropped"], schema: pl.Schema) -> None:
         """The output file of `table`: its parts one after another."""
-        parts = [pl.scan_parquet(path) for path in self._parts[table]]
-        rows = pl.concat([pl.LazyFrame(schema=schema), *parts])
+        rows = pl.concat([pl.LazyFrame(schema=schema), *self._parts[table]])
         rows.sink_parquet(
             self._work.folder / f"{table}.parquet", compression="zstd", compression_level=3, row_group_size=BATCH,
             maintain_order=True,

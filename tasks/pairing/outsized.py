@@ -40,11 +40,14 @@ _ENDLESS: Final = frozenset(
 
 def outsized(html: str) -> bool:
     """Whether `html` is not to be converted."""
-    if "span" in html.lower() and sum(int(span[:6]) for span in _SPAN.findall(html)) > _MOST_SPANNED:
+    # In bytes: to make text small that is not all ASCII takes long, and no other letter becomes one of these four.
+    may_span = b"span" in html.encode(errors="replace").lower()
+    if may_span and sum(int(span[:6]) for span in _SPAN.findall(html)) > _MOST_SPANNED:
         return True
     if len(html) > LONG and _LONG_TAG.search(html) is not None:
         return True
-    return html.count("<") - html.count("</") > _MOST_OPEN and _most_open(html) > _MOST_OPEN
+    tags = html.count("<")  # in most posts so few that no more need be asked
+    return tags > _MOST_OPEN and tags - html.count("</") > _MOST_OPEN and _most_open(html) > _MOST_OPEN
 
 
 def _most_open(html: str) -> int:

@@ -55,9 +55,9 @@ def fast_rows(
         return None
     found = _Found(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
     row = np.cumsum(found.begins) - 1
-    for number in range(len(gaps.names)):
-        if np.any(np.diff(row[found.name == number]) == 0):  # an attribute twice in one row
-            return None
+    of_row = np.sort(row * len(gaps.names) + found.name)
+    if np.any(of_row[1:] == of_row[:-1]):  # an attribute twice in one row
+        return None
     columns = _columns(data, attributes, found, row, gaps.names)
     return columns, found.offset[found.begins].tolist()
 
@@ -92,13 +92,17 @@ def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _attributes(data: bytes, base: int, gaps: "_Gaps") -> _Found:
     """All attributes of a block that begins at `base`."""
-    if not data.isascii():
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            raise NotUsual from None
-        _demand("\ufffe" not in text and "\uffff" not in text)  # these are in UTF-8 and not in XML
     bytes_ = np.frombuffer(data, np.uint8)
+    if not data.isascii():
+        # Asked of polars: Python would write the text out anew, two or four bytes a character, to say whether it can.
+        try:
+            pl.Series([data], dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.PolarsError:
+            raise NotUsual from None
+        at = data.find(b"\xef")
+        while at >= 0:  # U+FFFE and U+FFFF, EF BF BE and EF BF BF, are in UTF-8 and not in XML; few texts have an EF
+            _demand(not (data[at + 1] == 0xBF and data[at + 2] >= 0xBE))
+            at = data.find(b"\xef", at + 1)
     quotes = np.flatnonzero(bytes_ == ord('"'))
     _demand(len(quotes) > 0 and len(quotes) % 2 == 0)
     tail = _END.fullmatch(data, int(quotes[-1]) + 1)
@@ -116,7 +120,7 @@ def _attributes(data: bytes, base: int, gaps: "_Gaps") -> _Found:
     _demand(int(np.count_nonzero(bytes_ == ord("<"))) == int(begins.sum()))
     # White space in a value counts as spaces; dumps have tabs there now and then. Other controls are not in XML.
     spaces = int(np.count_nonzero(bytes_ < 32)) - controls
-    _demand(not spaces or spaces + controls == sum(data.count(space) for space in (b"\t", b"\n", b"\r")))
+    _demand(not spaces or spaces + controls == sum(int(np.count_nonzero(bytes_ == space)) for space in b"\t\n\r"))
     rare = _rare_references(data, bytes_, words)
     offset = gap + gaps.before[kind]
     return _Found(start + base, end + base, gaps.name[kind], begins, offset + base, rare + base, np.array([spaces > 0]))

@@ -22,6 +22,7 @@ from tasks.sources.rows import Damaged, HasMarkup, Rows, parse
 Table = Literal["posts", "users"]
 # Level 1 and no statistics: a quarter of the time of the defaults, for a tenth more space.
 ROW_GROUP: Final = 50_000
+_PIECE: Final = 1 << 18  # bytes
 LINE_SCHEMA: Final = pl.Schema([*FAULT_SCHEMA.items(), ("line", pl.Int64())])
 
 
@@ -74,7 +75,10 @@ def read_range(job: RangeJob) -> RangeResult:
     faults = _with_lines(typed.faults, rows, data)
     skipped = typed.skipped | ({"bad_character": len(rows.unusable)} if rows.unusable else {})
     result = _result(
-        rows=len(rows.offsets) + len(rows.unusable), lines=data.count(b"\n"), kept=typed.table.height, skipped=skipped
+        rows=len(rows.offsets) + len(rows.unusable),
+        lines=_lines(data),
+        kept=typed.table.height,
+        skipped=skipped,
     )
     _write(typed.table, part.with_suffix(".parquet"))
     _write(faults, part.with_suffix(".dropped.parquet"))
@@ -83,6 +87,13 @@ def read_range(job: RangeJob) -> RangeResult:
     sync_file(scratch)
     scratch.rename(marker)
     return result
+
+
+def _lines(data: bytes) -> int:
+    """How many lines end in `data`; numpy's comparison, a piece of the processor's cache at a time, is the fastest."""
+    whole = np.frombuffer(data, np.uint8)
+    pieces = (whole[at : at + _PIECE] for at in range(0, len(data), _PIECE))
+    return sum(int(np.count_nonzero(piece == ord("\n"))) for piece in pieces)
 
 
 def write_part(table: pl.DataFrame, path: Path) -> None:
@@ -106,6 +117,8 @@ def _typed(rows: Rows, job: RangeJob) -> Typed:
 
 def _with_lines(faults: pl.DataFrame, rows: Rows, data: bytes) -> pl.DataFrame:
     """`faults` in the order of the file, with `line`: how many lines of the range are before each row."""
+    if faults.is_empty() and not rows.unusable:  # as of most ranges: nothing to look for the lines of
+        return pl.DataFrame(schema=LINE_SCHEMA)
     offsets = np.array(rows.offsets, dtype=np.int64)
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
     of_rows = faults.with_columns(offset=pl.Series(offsets[faults["row"].to_numpy()], dtype=pl.Int64))

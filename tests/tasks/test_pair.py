@@ -206,7 +206,7 @@ def test_another_seed_draws_other_pairs(paired: Callable[..., Any]) -> None:
     assert drawn[0] != drawn[1]
 
 
-def test_the_order_of_rows_the_work_folder_and_the_threads_change_no_byte(
+def test_the_order_of_rows_the_work_folder_the_threads_and_what_waits_in_memory_change_no_byte(
     paired: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [*busy(), answer(90_001, 77, 3), answer(201, 200, 6, Body="<p>another 201</p>")]
@@ -216,6 +216,7 @@ def test_the_order_of_rows_the_work_folder_and_the_threads_change_no_byte(
         monkeypatch.setattr(candidates, "BLOCK", (1, 50, 10**6)[attempt])
         monkeypatch.setattr(candidates, "SHARE", (10, 40, 10**6)[attempt])
         monkeypatch.setattr("tasks.pair.cores", lambda attempt=attempt: 1 + attempt)
+        monkeypatch.setattr("tasks.pair.HELD", (0, 20_000, 10**9)[attempt])
         again, _, _ = paired(rows, work=f"other-{attempt}", candidates=60, min_gap=2, users={1: "A"})
         assert again.counts == first.counts
         assert {name: file.sha256 for name, file in again.files.items()} == {
