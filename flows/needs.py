@@ -45,6 +45,9 @@ def needs_text(need: Mapping[str, Any]) -> list[str]:
             f"memory a rank on {name}: {_gb(memory['bytes'])} of {_gb(memory['available'])} ({packs}){verdict}"
         )
         lines.append(f"  {parts}")
+        if memory["host_bytes"]:
+            whole = need["ranks"] * memory["host_bytes"]
+            lines.append(f"  of the host's memory {_gb(memory['host_bytes'])} a rank, {_gb(whole)} for all (offload)")
     tokens = need["tokens_per_pair"]
     for name, seconds in (need["seconds"] or {}).items():
         if not seconds:

@@ -72,8 +72,8 @@ def needs(asked: Settings, built: Mapping[str, Manifest], places: Places) -> dic
         size = built["sample"].counts["train"]
     steps = None if size is None else size // train.batch_size * train.epochs
     answer: dict[str, Any] = {
-        "ranks": train.ranks, "zero_stage": train.zero_stage, "precision": train.precision, "steps": steps,
-        "parameters": None, "tokens_per_pair": None, "memory": None, "seconds": None, "disk": None,
+        "ranks": train.ranks, "zero_stage": train.zero_stage, "offload": train.offload, "precision": train.precision,
+        "steps": steps, "parameters": None, "tokens_per_pair": None, "memory": None, "seconds": None, "disk": None,
     }  # fmt: skip
     shape = _shape(asked.model, built)
     if shape is None:
@@ -118,6 +118,7 @@ def _memory(fit: Fit) -> dict[str, Any]:
     return {
         "fits": fit.reason is None, "reason": fit.reason, "bytes": fit.memory.total, "available": fit.available,
         "tokens_per_pack": fit.tokens_per_pack, "recompute": fit.recompute, "parts": fit.memory.parts(),
+        "host_bytes": fit.memory.host,
     }  # fmt: skip
 
 

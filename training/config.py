@@ -32,6 +32,7 @@ class TrainConfig(BaseModel):
             "tokens_per_pack",
             "recompute",
             "zero_stage",
+            "offload",
             "ranks",
             "save_every",
             "resume",
@@ -94,6 +95,10 @@ class TrainConfig(BaseModel):
     `auto` does so on a GPU that would not hold them, and never on a CPU."""
     zero_stage: Literal[0, 1, 2, 3] = 3
     """What DeepSpeed shares out over the ranks: nothing, optimizer, gradients, parameters."""
+    offload: Literal["none", "optimizer"] = "none"
+    """Whether master weights, moments and the gradients that are added up lie in the host's memory instead of the
+    GPUs', and Adam works there: 20 bytes a parameter over all ranks, and a slower step. Wants zero_stage 3, or 1 or 2
+    with precision fp32."""
     ranks: PositiveInt = 8
     """Processes, one a GPU; on a CPU one a core or fewer."""
     save_every: PositiveInt = 100
@@ -114,6 +119,17 @@ class TrainConfig(BaseModel):
             raise ValueError(f"label_smoothing must be 0 with loss {self.loss}, which has no smoothed form")
         if self.sft_weight and self.loss == "ld":
             raise ValueError("sft_weight must be 0 with loss ld, whose log-probs leave out a part of the longer answer")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_offloaded_is_shared_out_and_added_up_in_fp32(self) -> Self:
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError("offload optimizer needs zero_stage 1 or more: at stage 0 DeepSpeed does not offload")
+        if self.offload == "optimizer" and self.precision == "bf16" and self.zero_stage < 3:
+            raise ValueError(
+                "offload optimizer with precision bf16 needs zero_stage 3: below it DeepSpeed adds the gradients of"
+                " packs up in bf16 where they are offloaded"
+            )
         return self
 
     @property

@@ -19,13 +19,13 @@ from training.batch import Pack
 from training.config import TrainConfig
 from training.forward import pack_logps
 from training.losses import PairLogps
+from training.optimizer import Withheld, adam, updates_of
 from training.records import Board
+from training.release import empty, empty_gradients
 from training.status import TrainerError
 from training.zero import effective_stage, settings
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
-# Where DeepSpeed's optimizers hold gradients from step to step: at stage 3, and at stage 1 in bf16.
-_GRADIENT_BUFFERS: Final = ("grad_partitions_flat_buffer", "fp32_groups_gradients_flat")
 
 
 class ParameterState(NamedTuple):
@@ -67,16 +67,15 @@ class Engine:
         self._rank = dist.get_rank()
         self.stage = effective_stage(config.zero_stage, config.precision)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._adam = torch.optim.AdamW(
-            trained, lr=config.learning_rate, betas=config.adam_betas, eps=config.adam_eps,
-            weight_decay=config.weight_decay, fused=True,
-        )  # fmt: skip
+        self._adam = adam(trained, config, device)
         self._max_norm = config.max_grad_norm
         self._tail_weight = config.tail_weight
         self._skips = config.nonfinite == "skip"
         self._leave_out = False
         self._norm_at_stage_0 = float("nan")
+        self._withheld = Withheld(give_back=config.offload != "none")
         self._adam.register_step_pre_hook(lambda *_: self._before_update())
+        self._adam.register_step_post_hook(lambda *_: self._withheld.put_back())
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=self._adam, config=settings(config, self._ranks, device.type),
             dist_init_required=False,
@@ -125,9 +124,7 @@ class Engine:
             norm = nn.utils.clip_grad_norm_(self._parameters.values(), bound, error_if_nonfinite=False)
             self._norm_at_stage_0 = norm.item()
         if self._leave_out or (self._skips and not math.isfinite(self._norm())):
-            for group in self._adam.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None  # Adam passes over it and leaves its moments alone
+            self._withheld.take(self._adam)
 
     def _norm(self) -> float:
         return self._norm_at_stage_0 if self.stage == 0 else float(self._engine.optimizer._global_grad_norm)
@@ -158,19 +155,13 @@ class Engine:
 
     def forget_moments(self) -> None:
         """Free the moments and the gradients, which nobody asks for after the last step: `weight` works on, `step` and
-        `states` do not.
-
-        Here and in `close` storage is emptied in place, since DeepSpeed goes on referring to it from many sides.
-        """
+        `states` do not."""
         for state in self._adam.state.values():
             for key in MOMENTS:
                 if key in state:
-                    _empty(state[key])
-        optimizer = self._engine.optimizer
-        for name in _GRADIENT_BUFFERS:
-            held = getattr(optimizer, name, None)
-            for buffer in [held] if isinstance(held, Tensor) else held or []:
-                _empty(buffer)
+                    empty(state[key])
+        if self.stage > 0:
+            empty_gradients(self._engine.optimizer, self._masters())
         for parameter in self._parameters.values():
             parameter.grad = None
 
@@ -178,11 +169,11 @@ class Engine:
         """Free the master weights and the model too: nothing of this engine can be used any more."""
         self.forget_moments()
         for flat in self._masters():
-            _empty(flat)
+            empty(flat)
         for parameter in self._engine.module.parameters():
-            _empty(parameter)
+            empty(parameter)
             if hasattr(parameter, "ds_tensor"):  # this rank's share of it, at stage 3
-                _empty(parameter.ds_tensor)
+                empty(parameter.ds_tensor)
 
     def _masters(self) -> list[Tensor]:
         """What Adam updates: at stage 0 the parameters themselves, else this rank's share of them, in fp32."""
@@ -207,7 +198,7 @@ class Engine:
         for flat in self._masters():
             if not self._adam.state[flat]:
                 self._adam.state[flat] |= {key: torch.zeros_like(flat) for key in MOMENTS}
-            self._adam.state[flat]["step"] = torch.tensor(float(updates), device=flat.device)
+            self._adam.state[flat]["step"] = updates_of(self._adam, updates, flat.device)
         if self.stage in (1, 2):
             # What DeepSpeed does after its first step: moments become readable a parameter at a time.
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
@@ -234,12 +225,3 @@ class Engine:
                 deepspeed_utils.safe_set_local_fp32_param(parameter, mine)
             else:
                 deepspeed_utils.safe_set_local_optimizer_state(parameter, mine, key)
-
-
-def _empty(tensor: Tensor) -> None:
-    """Free what `tensor` and all its views hold; of a mapped file, which is nobody's to shrink, let go."""
-    storage = tensor.untyped_storage()
-    if storage.resizable():
-        storage.resize_(0)
-    else:
-        tensor.data = tensor.new_empty(0)

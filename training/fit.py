@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from training.config import TrainConfig
-from training.memory import DeviceKind, Load, RankMemory, rank_memory
+from training.memory import DeviceKind, Load, RankMemory, rank_memory, trained_parameters
 from training.shape import ModelShape
 
 # Activations of a pack must fit beside the model; a GPU needs long packs to be busy, and gains little beyond that.
@@ -44,8 +44,9 @@ def choose_fit(shape: ModelShape, config: TrainConfig, device: DeviceKind, avail
     last: Fit | None = None
     for budget, recompute in _settings(config, device):
         load = Load(
-            device, config.precision, config.zero_stage, config.ranks, max(budget, longest), recompute, config.lora
-        )
+            device, config.precision, config.zero_stage, config.ranks, max(budget, longest), recompute, config.lora,
+            config.offload == "optimizer",
+        )  # fmt: skip
         memory = rank_memory(shape, load)
         last = Fit(budget, recompute, memory, available, None)
         if memory.total <= usable:
@@ -86,19 +87,43 @@ def _reason(shape: ModelShape, config: TrainConfig, device: DeviceKind, fit: Fit
         f"a rank needs {_gb(memory.total)} and may use {_gb(usable)} of {_gb(fit.available)}; the largest part is"
         f" {largest} with {_gb(parts[largest])}"
     )
-    tokens = max(fit.tokens_per_pack, longest)
+    load = Load(
+        device, config.precision, config.zero_stage, config.ranks, max(fit.tokens_per_pack, longest),
+        config.recompute is not False and device == "cuda", config.lora, config.offload == "optimizer",
+    )  # fmt: skip
     for stage in range(config.zero_stage + 1, 4):
-        if config.ranks > 1 and _total(shape, config, device, stage, config.ranks, tokens) <= usable:
+        if config.ranks > 1 and _total(shape, replace(load, zero_stage=stage)) <= usable:
             return f"{said}; train.zero_stage {stage} would fit"
-    for ranks in (2 * config.ranks, 4 * config.ranks, 8 * config.ranks):
-        if device == "cuda" and _total(shape, config, device, 3, ranks, tokens) <= usable:
-            return f"{said}; train.zero_stage 3 on train.ranks {ranks} would fit"
+    if device == "cuda":
+        helps = [text for text in (_offload(shape, load, usable), _more_ranks(shape, load, usable)) if text]
+        if helps:
+            return "; ".join([said, *helps])
     return f"{said}; it takes a smaller model, or shorter pairs (tokenize.max_length)"
 
 
-def _total(shape: ModelShape, config: TrainConfig, device: DeviceKind, stage: int, ranks: int, tokens: int) -> int:
-    recompute = config.recompute is not False and device == "cuda"
-    return rank_memory(shape, Load(device, config.precision, stage, ranks, tokens, recompute, config.lora)).total
+def _offload(shape: ModelShape, load: Load, usable: int) -> str | None:
+    """What the same GPUs could do with the host's help, and what that costs."""
+    there = replace(load, zero_stage=3, offload=True)
+    if load.offload or _total(shape, there) > usable:
+        return None
+    memory = rank_memory(shape, there)
+    # Sums of gradients go up to the GPU and come back in every pack, in fp32.
+    moved = 8 * trained_parameters(shape, load.lora) / load.ranks
+    return (
+        f"train.offload optimizer with train.zero_stage 3 would fit, for {_gb(memory.host * load.ranks)} of the host's"
+        f" memory and a slower step ({_gb(int(moved))} over a GPU's bus in every pack, Adam on the host's cores)"
+    )
+
+
+def _more_ranks(shape: ModelShape, load: Load, usable: int) -> str | None:
+    for ranks in (2 * load.ranks, 4 * load.ranks, 8 * load.ranks):
+        if _total(shape, replace(load, zero_stage=3, ranks=ranks)) <= usable:
+            return f"train.zero_stage 3 on train.ranks {ranks} would fit"
+    return None
+
+
+def _total(shape: ModelShape, load: Load) -> int:
+    return rank_memory(shape, load).total
 
 
 def _gb(count: int) -> str:

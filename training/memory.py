@@ -45,6 +45,8 @@ class Load:
     recompute: bool = False
     lora: LoraConfig | None = None
     """Adapters that are trained in the place of the model."""
+    offload: bool = False
+    """Whether the optimizer's states and the gradients that are added up lie in the host's memory."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,12 @@ class RankMemory:
     spare: int
     """What an allocator holds and cannot hand out."""
     total: int
+    host: int
+    """What lies in the host's memory in the place of a GPU's: beside the total, and 0 on a CPU."""
 
     def parts(self) -> dict[str, int]:
-        """All but the total. They add up to it on a CPU; on a GPU `update` and what a pack keeps share their room."""
-        return {name: size for name, size in asdict(self).items() if name != "total"}
+        """Those of the total. They add up to it on a CPU; on a GPU `update` and what a pack keeps share their room."""
+        return {name: size for name, size in asdict(self).items() if name not in ("total", "host")}
 
 
 def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
@@ -99,6 +103,13 @@ def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
         "logits": logit_bytes(shape, load),
         "loading": 0.0,
     }
+    host = 0.0
+    if load.offload and stage > 0 and load.device == "cuda":
+        host = host_bytes(part, stage)
+        # What a pass has at once of gradients is in the messages; at stage 1 it has all of them.
+        parts |= {"master": 0.0, "moments": 0.0, "update": 0.0, "gradients": 4 * trained if stage == 1 else 0.0}
+    elif load.offload and stage in (1, 2):  # as host_bytes, and the largest parameter's gradient on both sides
+        parts["buffers"] += 4 * part + 2 * 4 * shape.embedding
     if load.device == "cpu":
         # The gradients of a pass stay until its end, where those of the passes before it wait in fp32. (On a GPU they
         # go into the buffer of a message as soon as they are there.)
@@ -116,7 +127,15 @@ def rank_memory(shape: ModelShape, load: Load) -> RankMemory:
         held = sum(parts.values()) - min(parts["update"], parts["activations"] + parts["logits"])
     spare = SPARE[load.device] * held
     sizes = {name: int(size) for name, size in parts.items()}
-    return RankMemory(BASE[load.device], **sizes, spare=int(spare), total=int(BASE[load.device] + held + spare))
+    total = int(BASE[load.device] + held + spare)
+    return RankMemory(BASE[load.device], **sizes, spare=int(spare), total=total, host=int(host))
+
+
+def host_bytes(part: float, stage: int) -> float:
+    """Of a rank that updates `part` parameters there, as DeepSpeed 0.19.8 offloads them: 20 a parameter at stage 3
+    (the fp32 master, two moments, gradients as they are added up and once more for Adam), and at stages 1 and 2 the
+    updated weights on their way back too."""
+    return part * (20 if stage == 3 else 24)
 
 
 def message_bytes(shape: ModelShape, load: Load) -> int:

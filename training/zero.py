@@ -24,6 +24,11 @@ def settings(config: TrainConfig, ranks: int, device: str) -> dict[str, Any]:
     stage = effective_stage(config.zero_stage, config.precision)
     gpu = device == "cuda"  # on a CPU nothing overlaps, and buffers only cost memory and copies
     bucket = bucket_elements(device)
+    offload: dict[str, Any] = {}
+    if config.offload == "optimizer":
+        # Pages that are locked are what a GPU reads and writes by itself; between two places on a host they are no use.
+        where = {"device": "cpu", "pin_memory": gpu, "ratio": 1.0, "fast_init": False, "super_offload": False}
+        offload = {"offload_optimizer": where}
     return {
         # Only for DeepSpeed's own counters: packs vary in size and number, and the loss carries the weights.
         "train_micro_batch_size_per_gpu": 1,
@@ -48,7 +53,7 @@ def settings(config: TrainConfig, ranks: int, device: str) -> dict[str, Any]:
         "fp16": {"enabled": False},
         "torch_autocast": {"enabled": False},
         "zero_allow_untested_optimizer": False,
-        "zero_force_ds_cpu_optimizer": False,
+        "zero_force_ds_cpu_optimizer": False,  # `Engine` chooses the optimizer
         "zero_optimization": {
             "stage": stage,
             "contiguous_gradients": gpu,
@@ -61,6 +66,7 @@ def settings(config: TrainConfig, ranks: int, device: str) -> dict[str, Any]:
             "round_robin_gradients": False,
             "ignore_unused_parameters": True,
             "elastic_checkpoint": False,
+            **offload,
             "sub_group_size": 1_000_000_000,
             "stage3_prefetch_bucket_size": 50_000_000,
             "stage3_param_persistence_threshold": 100_000,

@@ -62,6 +62,14 @@ def test_the_gpu_that_is_here_takes_the_place_of_an_h100(monkeypatch: pytest.Mon
     assert any("NVIDIA A10" in line and "does not fit" in line for line in needs_text(found))
 
 
+def test_a_plan_names_the_hosts_memory_of_an_offloaded_optimizer() -> None:
+    found = needs_of(load_recipe(RECIPE, ["train.ranks=2", "train.offload=optimizer"]), {})
+    assert found["offload"] == "optimizer" and found["memory"]["H100"]["host_bytes"] == 10 * 13_015_874_560
+    lines = needs_text(found)
+    assert lines.count("  of the host's memory 130.2 GB a rank, 260.3 GB for all (offload)") == 1
+    assert not any("(offload)" in line for line in needs_text(needs_of(load_recipe(RECIPE), {})))
+
+
 def test_a_model_that_nobody_knows_is_said_to_be_unknown() -> None:
     found = needs_of(load_recipe(RECIPE, ["model=somebody/else@abc"]), {})
     assert found["parameters"] is None and found["memory"] is None

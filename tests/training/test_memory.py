@@ -131,6 +131,30 @@ def test_what_does_not_fit_says_why_and_what_would() -> None:
     assert fit.reason is not None and "smaller model" in fit.reason
 
 
+def test_an_offloaded_optimizer_leaves_the_gpu_and_is_named_with_its_cost() -> None:
+    # Of 13.0 billion parameters in bf16 one H100 keeps 26.0 GB of weights; 20 bytes of each are the host's.
+    load = Load("cuda", "bf16", 3, 1, tokens=2048, recompute=True)
+    here, there = rank_memory(THIRTEEN, load), rank_memory(THIRTEEN, replace(load, offload=True))
+    assert (there.master, there.moments, there.gradients, there.update) == (0, 0, 0, 0)
+    assert (here.host, there.host) == (0, 20 * THIRTEEN.parameters)
+    assert there.parts().keys() == here.parts().keys() and sum(there.parts().values()) == pytest.approx(there.total)
+    shared = rank_memory(THIRTEEN, replace(load, ranks=4, offload=True))
+    assert shared.host == 5 * THIRTEEN.parameters
+
+    fit = choose_fit(THIRTEEN, TrainConfig(ranks=1), "cuda", H100, longest=4096)
+    assert fit.reason is not None and (
+        "train.offload optimizer with train.zero_stage 3 would fit, for 260.3 GB of the host's memory and a slower step"
+        " (104.1 GB over a GPU's bus in every pack, Adam on the host's cores)" in fit.reason
+    )
+    fit = choose_fit(THIRTEEN, TrainConfig(ranks=1, offload="optimizer"), "cuda", H100, longest=4096)
+    assert (fit.reason, fit.memory.host) == (None, 260_317_491_200)
+    # What does not fit even so is not helped by it a second time, nor is a host that has no GPU.
+    fit = choose_fit(THIRTEEN, TrainConfig(ranks=1, offload="optimizer"), "cuda", H100 // 4, longest=4096)
+    assert fit.reason is not None and "train.offload" not in fit.reason
+    fit = choose_fit(THIRTEEN, TrainConfig(ranks=1), "cpu", H100, longest=4096)
+    assert fit.reason is not None and "train.offload" not in fit.reason
+
+
 def test_adapters_of_13b_fit_one_h100_where_the_whole_model_does_not() -> None:
     lora = LoraConfig(rank=16)
     # Beside each of seven layers in 40 blocks: 16 x (in + out), with 5,120 and 13,824.

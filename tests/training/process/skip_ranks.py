@@ -7,7 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-CASES = ((0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16"))
+CASES = (
+    (0, "fp32", "none"), (1, "fp32", "none"), (2, "fp32", "none"), (3, "fp32", "none"), (1, "bf16", "none"),
+    (2, "bf16", "none"), (3, "bf16", "none"), (2, "fp32", "optimizer"), (3, "bf16", "optimizer"),
+)  # fmt: skip
 # Which of four batches is left out: the first, before Adam has any moments, or the third.
 WAYS = {"first asked": (0, "asked"), "asked": (2, "asked"), "first overflown": (0, "overflown"),
         "overflown": (2, "overflown")}  # fmt: skip
@@ -35,9 +38,11 @@ def main(folder: Path) -> None:
     rows = load_rows(job.rows)
     reference = load_reference(job.reference, pair_ids_of(rows, job.rows))
 
-    def run(stage: int, precision: str, without: int | None, way: str) -> dict[str, object]:
+    def run(stage: int, precision: str, offload: str, without: int, way: str) -> dict[str, object]:
         """Losses of the steps that are made, the norm of the one that is left out, and sums of the state at the end."""
-        config = job.config.model_copy(update={"zero_stage": stage, "precision": precision, "nonfinite": "skip"})
+        config = job.config.model_copy(
+            update={"zero_stage": stage, "precision": precision, "offload": offload, "nonfinite": "skip"}
+        )
         engine = Engine(load_model(job.model, precision=config.precision, device=device), config, device)
         losses, left_out = [], None
         for step in range(4):
@@ -60,11 +65,11 @@ def main(folder: Path) -> None:
         return {"losses": losses, "left out": left_out, "state": state}
 
     runs = {}
-    for stage, precision in CASES:
+    for stage, precision, offload in CASES:
         for way, (without, how) in WAYS.items():
-            runs[f"{stage} {precision} {way}"] = run(stage, precision, without, how)
+            runs[f"{stage} {precision} {offload} {way}"] = run(stage, precision, offload, without, how)
         for without in (0, 2):
-            runs[f"{stage} {precision} absent {without}"] = run(stage, precision, without, "absent")
+            runs[f"{stage} {precision} {offload} absent {without}"] = run(stage, precision, offload, without, "absent")
     if rank == 0:
         (folder / "runs.json").write_text(json.dumps(runs))
     dist.barrier()

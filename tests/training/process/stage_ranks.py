@@ -4,6 +4,7 @@
 
 Each stage runs all steps and saves after STEPS_SAVED of them. Then the same stage and another go on from that
 checkpoint; a training of one rank goes on from the checkpoints of two ranks instead, where `train.resume` says so.
+The stages that can offload the optimizer do the same with it.
 """
 
 import gc
@@ -55,9 +56,9 @@ def main(folder: Path) -> None:
     metrics.touch()
 
     def run(
-        stage: int, first: int, checkpoint: Path | None, precision: str = "fp32"
+        stage: int, first: int, checkpoint: Path | None, precision: str = "fp32", offload: str = "none"
     ) -> tuple[list[list[float]], Engine]:
-        config = job.config.model_copy(update={"zero_stage": stage, "precision": precision})
+        config = job.config.model_copy(update={"zero_stage": stage, "precision": precision, "offload": offload})
         model = load_model(job.model, precision=config.precision, device=device, lora=config.lora, seed=job.seed)
         found = None if checkpoint is None else read_checkpoint(checkpoint, {})
         if found is not None:
@@ -73,7 +74,8 @@ def main(folder: Path) -> None:
             totals, _ = run_packs(engine, config, packs[rank], given, stop=False)
             shown.append([totals.metrics["loss"], engine.step(learning_rate(config, step, 10))])
             if first == 0 and step + 1 == STEPS_SAVED:
-                save_checkpoint(folder / f"{precision}-{stage}", engine, step=STEPS_SAVED, identity={}, metrics=metrics)
+                place = folder / (f"{precision}-{stage}" if offload == "none" else f"{precision}-{stage}-offload")
+                save_checkpoint(place, engine, step=STEPS_SAVED, identity={}, metrics=metrics)
         return shown, engine
 
     held: dict[str, tuple[int, int]] = {}
@@ -108,6 +110,18 @@ def main(folder: Path) -> None:
         export(engine, stage, "bf16")
         runs[f"bf16-resumed-{stage}"], engine = run(stage, STEPS_SAVED, place, "bf16")
         engine.close()
+    for stage, precision in ((1, "fp32"), (2, "fp32"), (3, "fp32"), (3, "bf16")):
+        name = f"{precision}-{stage}-offload"
+        runs[name], engine = run(stage, 0, None, precision, "optimizer")
+        before = tensor_bytes()
+        gather(engine, job.model, job.config.model_copy(update={"precision": precision}), rows[:1])
+        held[name] = (before, tensor_bytes())
+        if came_from == folder:
+            place = folder / name / f"step-{STEPS_SAVED:08d}"
+            runs[f"{name}-same"], engine = run(stage, STEPS_SAVED, place, precision, "optimizer")
+            engine.close()
+            runs[f"{name}-back"], engine = run(stage, STEPS_SAVED, place, precision)
+            engine.close()
     if rank == 0:
         (folder / "runs.json").write_text(json.dumps(runs))
         (folder / "said.json").write_text(json.dumps([asdict(one) for one in said]))

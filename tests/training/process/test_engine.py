@@ -123,6 +123,38 @@ def test_a_bf16_training_exports_bf16(two_ranks):
     assert AutoModelForCausalLM.from_pretrained(two_ranks.job.folder / "model-bf16").dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_offloaded_optimizer_makes_the_same_updates(one_rank, two_ranks, ranks):
+    found = (one_rank if ranks == 1 else two_ranks).found
+    for stage in (1, 2, 3):
+        for (loss, norm), (whole, whole_norm) in zip(
+            found[f"fp32-{stage}-offload"], found[f"whole-{stage}"], strict=True
+        ):
+            assert loss == pytest.approx(whole, abs=1e-6)
+            assert norm == pytest.approx(whole_norm, rel=1e-5)
+
+
+def test_an_offloaded_optimizer_adds_gradients_of_bf16_up_in_fp32(two_ranks):
+    # At stage 3; below it DeepSpeed does not, and the config refuses it.
+    for (loss, norm), (whole, whole_norm) in zip(
+        two_ranks.found["bf16-3-offload"], two_ranks.found["bf16-3"], strict=True
+    ):
+        assert loss == pytest.approx(whole, abs=1e-6)
+        assert norm == pytest.approx(whole_norm, rel=1e-5)
+    with pytest.raises(ValueError, match="offload optimizer with precision bf16 needs zero_stage 3"):
+        TrainConfig(offload="optimizer", zero_stage=2, precision="bf16")
+    with pytest.raises(ValueError, match="offload optimizer needs zero_stage 1 or more"):
+        TrainConfig(offload="optimizer", zero_stage=0, precision="fp32")
+
+
+def test_a_checkpoint_knows_no_offload(two_ranks):
+    for name in ("fp32-1-offload", "fp32-2-offload", "fp32-3-offload", "bf16-3-offload"):
+        rest = two_ranks.found[name][SAVED:]
+        assert two_ranks.found[f"{name}-same"] == rest
+        for (loss, _), (whole, _) in zip(two_ranks.found[f"{name}-back"], rest, strict=True):
+            assert loss == pytest.approx(whole, abs=1e-6)
+
+
 @pytest.mark.parametrize("stage", [0, 3])
 def test_the_export_holds_the_trained_weights(two_ranks, plain, stage):
     _, weights = plain
@@ -136,7 +168,8 @@ def test_the_engine_is_freed_before_the_export_is_written(two_ranks, plain):
     _, weights = plain
     count = sum(weight.numel() for weight in weights.values())
     held = json.loads((two_ranks.job.folder / "held.json").read_text())
-    assert held.keys() == {"fp32-0", "fp32-1", "fp32-2", "fp32-3", "bf16-1", "bf16-2", "bf16-3"}
+    offloaded = {"fp32-1-offload", "fp32-2-offload", "fp32-3-offload", "bf16-3-offload"}
+    assert held.keys() == {"fp32-0", "fp32-1", "fp32-2", "fp32-3", "bf16-1", "bf16-2", "bf16-3"} | offloaded
     for before, after in held.values():
         # A rank that exports nothing: a share of weights, master and two moments before, less than a byte a parameter
         # afterwards (the model's rotary table, and reference log-probs).
@@ -162,3 +195,12 @@ def test_no_clipping_is_said_as_zero_and_every_batch_number_agrees():
     assert written["gradient_clipping"] == 0.0
     assert written["train_batch_size"] == 4
     assert settings(TrainConfig(zero_stage=2, precision="fp32"), ranks=1, device="cpu")["gradient_clipping"] == 1.0
+
+
+def test_offload_is_written_out_and_locks_pages_on_a_gpu_alone():
+    config = TrainConfig(offload="optimizer", zero_stage=3)
+    for device, locked in (("cpu", False), ("cuda", True)):
+        found = settings(config, ranks=2, device=device)["zero_optimization"]["offload_optimizer"]
+        assert (found["device"], found["pin_memory"]) == ("cpu", locked)
+    assert "offload_optimizer" not in settings(TrainConfig(), ranks=2, device="cuda")["zero_optimization"]
+    assert config.identity() == TrainConfig().identity()
