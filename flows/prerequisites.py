@@ -29,7 +29,6 @@ from tasks.store import Report, Silent, Store
 Check = tuple[str, Callable[[], object]]
 FIRST: Final[Stage] = "train"
 """The first stage that anything here is asked for."""
-NEEDING: Final = ("train", "generate", "judge", "benchmark", "outputs", "alpaca_eval")
 
 
 class Unmet(NamedTuple):
@@ -101,7 +100,7 @@ def _refuse_missing_package(key: str, package: str, group: str) -> None:
 
 
 def would_be_built(store: Store, recipe: Recipe) -> set[str]:
-    """Which of NEEDING are not to be reused; none where the run ends before them."""
+    """Which of the stages that need something are not to be reused; none where the run ends before them."""
     found: set[str] = set()
     plain = plain_steps()
 
@@ -114,7 +113,11 @@ def would_be_built(store: Store, recipe: Recipe) -> set[str]:
 
         return asked
 
-    steps: Steps = replace(plain, **{name: noted(name, getattr(plain, name)) for name in NEEDING})
+    steps: Steps = replace(
+        plain, train=noted("train", plain.train), generate=noted("generate", plain.generate),
+        judge=noted("judge", plain.judge), benchmark=noted("benchmark", plain.benchmark),
+        outputs=noted("outputs", plain.outputs), alpaca_eval=noted("alpaca_eval", plain.alpaca_eval),
+    )  # fmt: skip
     try:
         for _ in all_stages(steps, replace(store, plan=True, report=Silent()), recipe):
             pass
