@@ -81,7 +81,7 @@ def check() -> Check:
 
     return Check(
         name="evaluated",
-        version=2,
+        version=3,
         frame=view,
         suite=suite,
         examples=lambda folder, column: (

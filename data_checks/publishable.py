@@ -33,7 +33,7 @@ def check() -> Check:
         return gx.ExpectationSuite(name="publishable", expectations=[*demands("critical"), missing])
 
     return Check(
-        name="publishable", version=1, frame=view, suite=suite, examples=examples,
+        name="publishable", version=2, frame=view, suite=suite, examples=examples,
         critical=(*(demand.column for demand in DEMANDS), "hurt_benchmarks", "unknown"),
     )  # fmt: skip
 

@@ -36,7 +36,7 @@ def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
         said = f"{stage}: what came in, what went out, what was dropped and why"
         if "built_again" in manifest.provenance and not manifest.reused:
             said += f" (built again: {manifest.provenance['built_again']})"
-        publish_table(f"{stage}-counts", counts_table(manifest), said, run_folder)
+        publish_table(f"{stage.replace('_', '-')}-counts", counts_table(manifest), said, run_folder)
         if stage == "card":
             _publish_data_card(manifest)
         if stage == "train":

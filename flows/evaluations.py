@@ -7,6 +7,7 @@ out  the manifest that stands for evaluate from here on, and those of its parts;
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tasks.benchmark import asks_alpaca_eval, wanted_tasks
 from tasks.manifest import Manifest
 from tasks.store import Store
 
@@ -34,11 +35,26 @@ def further_evaluations(
                 store, parts["generate"], made["held_out"], asked.generate.judge, recipe.seed, asked.bootstrap
             )
     if asked.benchmarks is not None:
-        judge = asked.generate.judge if asked.generate is not None else None
-        withheld = (judge.key_env,) if judge is not None and judge.key_env else ()
+        alpaca = asked.benchmarks.alpaca_eval if asks_alpaca_eval(asked.benchmarks) else None
         for side, subject in (("start", made["model"]), ("tuned", made["train"])):
-            parts[f"benchmark_{side}"] = steps.benchmark(store, subject, asked.benchmarks, recipe.train, withheld)
+            if wanted_tasks(asked.benchmarks):
+                parts[f"benchmark_{side}"] = steps.benchmark(
+                    store, subject, asked.benchmarks, recipe.train, withheld_keys(recipe)
+                )
+            if alpaca is not None:
+                answered = steps.outputs(store, subject, alpaca, recipe.train)
+                parts |= {
+                    f"outputs_{side}": answered, f"alpaca_eval_{side}": steps.alpaca_eval(store, answered, alpaca)
+                }  # fmt: skip
     if not parts:
         return judged, {}
     whole = steps.results(store, judged, parts, made["model"], made["train"])
     return whole, {"ranking": judged, **parts}
+
+
+def withheld_keys(recipe: "Recipe") -> tuple[str, ...]:
+    """Variables that the recipe says hold a key: a process that runs what a model writes does not see them."""
+    asked = recipe.evaluate
+    judge = asked.generate.judge if asked.generate is not None else None
+    alpaca = asked.benchmarks.alpaca_eval if asked.benchmarks is not None else None
+    return tuple(one.key_env for one in (judge, alpaca) if one is not None and one.key_env is not None)

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.artifacts import publish_cost
 from flows.handover import TRAINING, Handover, train_elsewhere, training_deployment, unfinished
 from flows.hooks import write_cancelled, write_crashed
-from flows.prerequisites import refuse_unmet
+from flows.prerequisites import refuse_unmet, tell_unmet
 from flows.recipe import Recipe, Stage, load_recipe
 from flows.report import FlowReport, current_report, reporting
 from flows.resumes import end_with_worker, only_attempt, refuse_endless_resumes
@@ -110,8 +110,10 @@ def run_recipe(
         with written_down(run):
             refuse_endless_resumes()
             training = training_deployment() if hand_over else None
-            if training is None:  # else it is for the worker that trains and evaluates to have what that takes
+            if training is None:
                 refuse_unmet(store, settings, until)
+            else:  # the worker that trains and evaluates may have what is missing here
+                tell_unmet(current_report(), store, settings, until)
         handing_over = None
         if training is not None:
             ours = [stage for stage in force if stage in TRAINING]

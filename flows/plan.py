@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from flows.needs import needs_of, needs_text
+from flows.prerequisites import unmet
 from flows.recipe import load_recipe
 from flows.runs import store_of
 from flows.show import rendered
@@ -16,7 +18,7 @@ from tasks.manifest import Manifest
 
 
 def plan_recipe(recipe: str, overrides: Sequence[str], force: Sequence[str]) -> dict[str, Any]:
-    """One entry a stage: reused, or would run; with what is not to be found here."""
+    """One entry a stage: reused, or would run; with what is not to be found here, and what the run would end for."""
     settings = load_recipe(recipe, overrides)
     store = replace(store_of(settings, "", force), plan=True)
     stages: dict[str, Any] = {}
@@ -31,7 +33,14 @@ def plan_recipe(recipe: str, overrides: Sequence[str], force: Sequence[str]) -> 
         }
         if reused and len(manifests) == 1:
             built[stage] = manifests[0]
-    return {"recipe": recipe, "stages": stages, "needs": needs_of(settings, built), "error": None}
+    prerequisites = [
+        {"stage": one.stage, "kind": one.error.kind, "status": one.error.status, "message": str(one.error)}
+        for one in unmet(store, settings)
+    ]
+    return {
+        "recipe": recipe, "stages": stages, "needs": needs_of(settings, built), "prerequisites": prerequisites,
+        "error": None,
+    }  # fmt: skip
 
 
 def plan_text(answer: dict[str, Any]) -> str:
@@ -43,4 +52,16 @@ def plan_text(answer: dict[str, Any]) -> str:
     for stage, entry in answer["stages"].items():
         state = "[green]reused[/]" if entry["reused"] else "would run"
         table.add_row(stage, state, "; ".join(entry["missing"]) or entry["folder"] or "")
-    return rendered(table, *needs_text(answer["needs"]))
+    return rendered(table, *_prerequisites(answer["prerequisites"]), *needs_text(answer["needs"]))
+
+
+def _prerequisites(missing: Sequence[dict[str, Any]]) -> list[Table]:
+    """What `run` would refuse to begin without; nothing where it has all."""
+    if not missing:
+        return []
+    table = Table(box=SIMPLE_HEAD, title="missing on this host: run would end at once", title_justify="left")
+    table.add_column("stage")
+    table.add_column("what it needs", overflow="fold")
+    for one in missing:
+        table.add_row(one["stage"], escape(one["message"]))
+    return [table]

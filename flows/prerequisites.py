@@ -1,16 +1,19 @@
 """What training and evaluation need beside the core, asked when the run starts and not when its data or model is made.
 
-Optional packages, the token of the judge, the files of local tasks. Only a stage that would be built needs them.
+Optional packages, tokens of judge and annotator, the files of local tasks, the tool alpaca_eval. Only a stage that
+would be built needs them.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Final
+from typing import Final, NamedTuple
 
 from flows.recipe import STAGES, Recipe, Stage
 from flows.stages import Steps, all_stages, plain_steps
+from tasks.benchmark import asks_alpaca_eval
 from tasks.errors import PrefstackError, RecipeError
+from tasks.evaluation.alpaca_tool import tool, tool_key
 from tasks.evaluation.engine import refuse_missing_engine
 from tasks.evaluation.examination import (
     refuse_missing_files,
@@ -21,15 +24,28 @@ from tasks.evaluation.examination import (
 from tasks.evaluation.judge_client import judge_token
 from tasks.evaluation.suite import benchmarks
 from tasks.manifest import Manifest
-from tasks.store import Silent, Store
+from tasks.store import Report, Silent, Store
 
 Check = tuple[str, Callable[[], object]]
 FIRST: Final[Stage] = "train"
 """The first stage that anything here is asked for."""
 
 
+class Unmet(NamedTuple):
+    """Something that is missing on this host, and the stage that would end for want of it."""
+
+    stage: str
+    error: PrefstackError
+
+
 def refuse_unmet(store: Store, recipe: Recipe, until: Stage) -> None:
     """Raise what would end the run later: RecipeError, or Surroundings where a token is not set."""
+    for missing in unmet(store, recipe, until):
+        raise missing.error
+
+
+def unmet(store: Store, recipe: Recipe, until: Stage = "publish") -> Iterator[Unmet]:
+    """What the run up to `until` would miss on this host, the quickest to find first."""
     if STAGES.index(until) < STAGES.index(FIRST):
         return
     evaluates = STAGES.index(until) >= STAGES.index("evaluate")
@@ -39,11 +55,17 @@ def refuse_unmet(store: Store, recipe: Recipe, until: Stage) -> None:
             continue
         try:
             check()
-        except PrefstackError:
+        except PrefstackError as error:
             # To know what would be built takes a look at everything: only where it matters.
             needing = would_be_built(store, recipe) if needing is None else needing
             if stage in needing:
-                raise
+                yield Unmet(stage, error)
+
+
+def tell_unmet(report: Report, store: Store, recipe: Recipe, until: Stage) -> None:
+    """Say what is missing here, where another worker trains and evaluates: it may have what this host has not."""
+    for missing in unmet(store, recipe, until):
+        report.message(missing.stage, f"the worker that does this needs what is missing here: {missing.error}")
 
 
 def _checks(recipe: Recipe) -> Iterator[Check]:
@@ -59,11 +81,17 @@ def _checks(recipe: Recipe) -> Iterator[Check]:
             name = generated.judge.key_env
             yield "judge", lambda: judge_token(name)
     if examined is not None:
-        asked, folder = benchmarks(examined.tasks), examined.include_path
+        asked, folder = [one for one in benchmarks(examined.tasks) if not one.tool], examined.include_path
         refuse_missing_folder(folder)  # without it nothing finished is known again either
-        yield "benchmark", lambda: refuse_missing_files(asked, folder)
-        yield "benchmark", lambda: refuse_missing_group(asked)
-        yield "benchmark", lambda: refuse_unknown_tasks(asked, folder)
+        if asked:
+            yield "benchmark", lambda: refuse_missing_files(asked, folder)
+            yield "benchmark", lambda: refuse_missing_group(asked)
+            yield "benchmark", lambda: refuse_unknown_tasks(asked, folder)
+        if asks_alpaca_eval(examined):
+            alpaca = examined.alpaca_eval
+            yield "outputs", lambda: refuse_missing_engine(alpaca.engine)
+            yield "alpaca_eval", lambda: tool_key(alpaca.key_env)
+            yield "alpaca_eval", lambda: tool(alpaca.command)
 
 
 def _refuse_missing_package(key: str, package: str, group: str) -> None:
@@ -72,7 +100,7 @@ def _refuse_missing_package(key: str, package: str, group: str) -> None:
 
 
 def would_be_built(store: Store, recipe: Recipe) -> set[str]:
-    """Which of `train`, `generate`, `judge`, `benchmark` are not to be reused; none where the run ends before them."""
+    """Which of the stages that need something are not to be reused; none where the run ends before them."""
     found: set[str] = set()
     plain = plain_steps()
 
@@ -88,6 +116,7 @@ def would_be_built(store: Store, recipe: Recipe) -> set[str]:
     steps: Steps = replace(
         plain, train=noted("train", plain.train), generate=noted("generate", plain.generate),
         judge=noted("judge", plain.judge), benchmark=noted("benchmark", plain.benchmark),
+        outputs=noted("outputs", plain.outputs), alpaca_eval=noted("alpaca_eval", plain.alpaca_eval),
     )  # fmt: skip
     try:
         for _ in all_stages(steps, replace(store, plan=True, report=Silent()), recipe):

@@ -162,7 +162,8 @@ class TaskReport:
         # A server that does not answer must not stop ten hours of training.
         with suppress(Exception):
             if self._artifact is None:
-                made: Any = create_progress_artifact(percent, key=f"{self._stage}-progress", description=self._stage)
+                key = f"{self._stage.replace('_', '-')}-progress"
+                made: Any = create_progress_artifact(percent, key=key, description=self._stage)
                 self._artifact = made
             else:
                 update_progress_artifact(self._artifact, percent)

@@ -27,7 +27,7 @@ from tasks.manifest import Manifest
 from tasks.store import Report, Store, write_text
 from tasks.train import TrainConfig
 
-ON_DEVICES: Final = frozenset({"reference", "train", "evaluate", "generate", "benchmark"})
+ON_DEVICES: Final = frozenset({"reference", "train", "evaluate", "generate", "benchmark", "outputs"})
 LEASE: Final = 60.0  # seconds, Prefect's least: so long a slot stays taken after its holder was killed
 ASK_EVERY: Final = 2.0
 logger = logging.getLogger("prefstack")
@@ -58,9 +58,9 @@ def devices_for(
 
 def log_name(stage: str, given: tuple[Any, ...]) -> str:
     """What the log of a stage is called in the run's folder: two models are examined in one run."""
-    if stage != "benchmark":
+    if stage not in ("benchmark", "outputs"):
         return stage
-    return "benchmark-start" if given[0].stage == "model" else "benchmark-tuned"
+    return f"{stage}-{'start' if given[0].stage == 'model' else 'tuned'}"
 
 
 @contextmanager

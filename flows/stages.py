@@ -10,7 +10,8 @@ from data_checks import deduped, evaluated, ingested, paired, publishable, sampl
 from flows.evaluations import further_evaluations
 from flows.gates import GatesConfig
 from flows.recipe import Recipe, Stage
-from tasks.benchmark import benchmark, wanted_tasks
+from tasks.alpaca_eval import alpaca_eval
+from tasks.benchmark import asks_alpaca_eval, benchmark, wanted_tasks
 from tasks.card import card
 from tasks.dedupe import dedupe
 from tasks.errors import GateFailed, InputError, PrefstackError, RecipeError
@@ -21,6 +22,7 @@ from tasks.ingest import SourceConfig, ingest_source
 from tasks.judge import judge
 from tasks.manifest import Manifest
 from tasks.model import start_model
+from tasks.outputs import outputs, refuse_unreadable
 from tasks.pair import pair
 from tasks.pairing.contamination import benchmark_files
 from tasks.publish import publish
@@ -58,6 +60,8 @@ class Steps:
     generate: Step
     judge: Step
     benchmark: Step
+    outputs: Step
+    alpaca_eval: Step
     results: Step
     gate: Step
     """Its subject, unchanged; raises GateFailed."""
@@ -73,6 +77,8 @@ def data_stages(steps: Steps, store: Store, recipe: Recipe) -> Iterator[tuple[St
     benchmark_files(recipe.dedupe.decontaminate, store.work_dir)
     if recipe.evaluate.benchmarks is not None:
         wanted_tasks(recipe.evaluate.benchmarks)
+        if asks_alpaca_eval(recipe.evaluate.benchmarks):
+            refuse_unreadable(recipe.evaluate.benchmarks.alpaca_eval)
     sources = ingest_stage(steps, store, recipe, recipe.ingest.sources)
     yield "ingest", sources + ingest_stage(steps, store, recipe, recipe.evaluate.sources)
     pairs = steps.pair(store, sources, recipe.pair, recipe.seed)
@@ -253,7 +259,7 @@ def plain_steps() -> Steps:
 
     return Steps(
         ingest, pair, dedupe, sample, card, unseen, model, tokenize, reference, train, evaluate, publish, generate,
-        judge, benchmark, results, gated,
+        judge, benchmark, outputs, alpaca_eval, results, gated,
     )  # fmt: skip
 
 

@@ -37,6 +37,8 @@ RETRIES: Final[dict[str, list[float]]] = {
     "generate": [10, 60],
     "judge": [30, 120],
     "benchmark": [10, 60],
+    "outputs": [10, 60],
+    "alpaca_eval": [30, 120],
     "results": [5],
 }
 
@@ -133,6 +135,8 @@ def prefect_steps() -> Steps:
         generate=called("generate", plain.generate),
         judge=called("judge", plain.judge),
         benchmark=called("benchmark", plain.benchmark),
+        outputs=called("outputs", plain.outputs),
+        alpaca_eval=called("alpaca_eval", plain.alpaca_eval),
         results=called("results", plain.results),
         gate=gated,
     )

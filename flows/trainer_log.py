@@ -25,6 +25,7 @@ _LOGS: Final = {
     "evaluate": ("scoring/score.log",),
     "generate": ("generation/generate.log",),
     "benchmark": ("benchmark/benchmark.log",),
+    "outputs": ("generation/generate.log",),
 }
 
 

@@ -16,9 +16,11 @@ from typing import Annotated, Any, ClassVar, Final
 import polars as pl
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from tasks.alpaca_eval import AlpacaEvalConfig
 from tasks.config import StageConfig
 from tasks.digests import remembered_sha256
 from tasks.errors import RecipeError
+from tasks.evaluation.benchmark_table import ITEMS_SCHEMA
 from tasks.evaluation.examination import refuse_missing_folder
 from tasks.evaluation.suite import Benchmark, benchmarks
 from tasks.manifest import Manifest, digest_json
@@ -32,20 +34,16 @@ VERSION = 1  # bump when the bytes this stage writes would change
 
 STALL_SECONDS: Final = 12 * 3600.0  # a benchmark says nothing until it is done
 
-ITEMS_SCHEMA: Final = pl.Schema(
-    {"benchmark": pl.String, "task": pl.String, "doc": pl.Int64, "digest": pl.String, "value": pl.Float64}
-)
-
 
 class BenchmarkConfig(StageConfig):
-    """What start and tuned model are examined in, by lm-eval (`pip install 'prefstack[eval]'`)."""
+    """What start and tuned model are examined in, by lm-eval (`pip install 'prefstack[eval]'`) and by alpaca_eval."""
 
     # The folder of local tasks is known by the digest of its files, and `tasks` by what they come to: `paper` and the
     # names that it stands for are the same.
-    incidental: ClassVar[frozenset[str]] = frozenset({"tasks", "include_path", "batch_size", "run_code"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"tasks", "include_path", "batch_size", "run_code", "alpaca_eval"})
 
     tasks: Annotated[list[str], Field(min_length=1)]
-    """Names of the paper's suite (mmlu, gsm8k, bbh, ...; `paper` = all that lm-eval can do), or tasks of lm-eval."""
+    """Names of the paper's suite (mmlu, gsm8k, alpaca_eval, ...; `paper` = all that lm-eval can do), or of lm-eval."""
     limit: PositiveInt | None = None
     """First items of each task that are asked, to try things out; null = all, or as many as the paper drew."""
     fewshot: NonNegativeInt | None = None
@@ -57,6 +55,8 @@ class BenchmarkConfig(StageConfig):
     run_code: bool = False
     """Whether what the models write may be executed on this machine, as coding benchmarks do. The process that does so
     has no tokens in its environment: what only a token can fetch must lie in the hub's cache."""
+    alpaca_eval: AlpacaEvalConfig = AlpacaEvalConfig()
+    """How alpaca_eval is asked, where it is among the tasks: a tool of its own, and an annotator at an endpoint."""
 
 
 def benchmark(
@@ -111,9 +111,14 @@ def _environment(config: BenchmarkConfig, withheld: Collection[str]) -> dict[str
     return without_credentials(os.environ, withheld) if config.run_code else dict(os.environ)
 
 
+def asks_alpaca_eval(config: BenchmarkConfig) -> bool:
+    """Whether AlpacaEval is among what is asked: not by lm-eval, and so by stages of its own."""
+    return any(one.tool for one in benchmarks(config.tasks))
+
+
 def wanted_tasks(config: BenchmarkConfig) -> list[BenchmarkTask]:
     """What is asked of lm-eval; RecipeError for a task that it cannot do, and for one that would run code unasked."""
-    asked = benchmarks(config.tasks)
+    asked = [one for one in benchmarks(config.tasks) if one.task is not None]
     dangerous = [one.name for one in asked if one.runs_code and not config.run_code]
     if dangerous:
         raise RecipeError(

@@ -25,7 +25,7 @@ from tasks.scores.scoring import score
 from tasks.store import Store, Workspace, write_text
 from training.config import TrainConfig
 
-VERSION = 3  # bump when the bytes this stage writes would change
+VERSION = 4  # bump when the bytes this stage writes would change
 
 
 class EvaluateConfig(StageConfig):

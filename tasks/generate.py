@@ -8,11 +8,9 @@ prompts + skipped.* = questions; answers = prompts × 2 models × 2 modes = stop
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import polars as pl
 from pydantic import Field, PositiveInt, model_validator
@@ -20,18 +18,18 @@ from pydantic import Field, PositiveInt, model_validator
 from tasks.config import StageConfig
 from tasks.errors import StageFailed
 from tasks.evaluation.answers import ANSWERS_SCHEMA, answer_measures, no_answers
-from tasks.evaluation.engine import COOLEST, ENGINES, HOTTEST, Wanted, engine_here, vllm_can_sample
+from tasks.evaluation.engine import COOLEST, HOTTEST, Wanted, vllm_can_sample
+from tasks.evaluation.writing import Writing, by_engine, context, written_answers
 from tasks.judge import JudgeConfig
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest
-from tasks.scores.ranks import run_ranks
-from tasks.store import Silent, Store, Workspace, write_text
+from tasks.store import Store, Workspace, write_text
 from tasks.tokens.encoder import Encoder
 from tasks.tokens.token_rows import read_token_rows
 from training.config import TrainConfig
-from training.jobs import AnswerBatch, Engine, GenerateJob, Mode
+from training.jobs import Engine, Mode
 
-VERSION = 2  # bump when the bytes this stage writes would change
+VERSION = 3  # bump when the bytes this stage writes would change
 
 MODELS: Final = ("start", "tuned")
 MODES: Final[tuple[Mode, ...]] = ("greedy", "sampled")
@@ -77,7 +75,7 @@ def generate(
 
     def build(work: Workspace, engine: Engine) -> dict[str, int]:
         folders = dict(zip(MODELS, (model.path("model"), trained.path("model")), strict=True))
-        room = _context(folders["tuned"])
+        room = context(folders["tuned"])
         questions, prompts = draw_prompts(tokens.path("held_out"), config, seed, room)
         answers = pl.DataFrame(schema=ANSWERS_SCHEMA)
         found = no_answers(_why_none(questions, config.max_new_tokens, room))
@@ -100,13 +98,7 @@ def generate(
         identity = config.identity() | {"precision": train.precision, "seed": seed, "bootstrap": times}
         return store.stage("generate", VERSION, identity | {"engine": engine}, inputs, partial(build, engine=engine))
 
-    # What is there is taken whoever wrote it: the host that asks need not be the one that had the device.
-    if config.engine == "auto":
-        asking = replace(store, plan=True, report=Silent())
-        for engine in ENGINES:
-            if not by(engine, asking).planned:
-                return by(engine, store)
-    return by(engine_here(config.engine, config.temperature), store)
+    return by_engine(store, config.engine, config.temperature, by)
 
 
 def draw_prompts(
@@ -133,40 +125,18 @@ def _why_none(questions: pl.DataFrame, max_new_tokens: int, room: int | None) ->
     )
 
 
-def _context(model: Path) -> int | None:
-    """Positions that the model has; None where its config does not say."""
-    settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    found = settings.get("max_position_embeddings")
-    return found if isinstance(found, int) else None
-
-
 def _answers(
     work: Workspace, folders: dict[str, Path], prompts: pl.DataFrame, config: GenerateConfig, train: TrainConfig,
     seed: int, engine: Engine,
 ) -> pl.DataFrame:  # fmt: skip
     """Every answer, in the order of ANSWERS_SCHEMA's first columns; what an interrupted try has written is kept."""
     encoder = Encoder.load(folders["tuned"])
-    folder = work.partial / "generation"
-    parts = folder / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
     asked = [{"key": key, "ids": ids} for key, ids in prompts.select("pair_id", "prompt_ids").iter_rows()]
-    write_text(folder / "prompts.json", json.dumps(asked))
-    batches = tuple(_batches(_read_parts(parts), [len(one["ids"]) for one in asked], config.batch_size))
-    for models in [folders] if engine == "transformers" else [{name: folder} for name, folder in folders.items()]:
-        share = tuple(batch for batch in batches if batch.model in models)
-        if not share:
-            continue
-        GenerateJob(
-            models=models, prompts=folder / "prompts.json", batches=share, parts=parts, folder=folder,
-            precision=train.precision, max_new_tokens=config.max_new_tokens, temperature=config.temperature,
-            top_p=config.top_p, seed=seed, end=encoder.end, engine=engine,
-        ).write(folder / "job.json")  # fmt: skip
-        outcome = run_ranks(
-            work, "training.generate", folder / "job.json", folder,
-            ranks=max(1, min(train.ranks, len(share) // len(models))), log_file=folder / "generate.log",
-        )  # fmt: skip
-        work.provenance |= {"generation": outcome.facts}
-    written = _read_parts(parts)
+    how = Writing(
+        config.max_new_tokens, config.batch_size, train.precision, train.ranks, encoder.end, engine, seed,
+        config.temperature, config.top_p,
+    )  # fmt: skip
+    written = written_answers(work, folders, asked, MODES, how)
     rows = []
     for model in MODELS:
         for mode in MODES:
@@ -178,28 +148,3 @@ def _answers(
                 text = encoder.whole.decode(ids[:-1] if answer["stopped"] else ids)
                 rows.append((one["key"], model, mode, text, len(ids), answer["stopped"], ids))
     return pl.DataFrame(rows, schema=ANSWERS_SCHEMA, orient="row")
-
-
-def _batches(
-    written: dict[tuple[str, str, int], dict[str, Any]], lengths: list[int], size: int
-) -> Iterator[AnswerBatch]:  # fmt: skip
-    """What is not yet written, prompts of like length together."""
-    for model in MODELS:
-        for mode in MODES:
-            left = [number for number in range(len(lengths)) if (model, mode, number) not in written]
-            left.sort(key=lambda number: lengths[number])
-            for first in range(0, len(left), size):
-                yield AnswerBatch(model, mode, tuple(left[first : first + size]))
-
-
-def _read_parts(parts: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """What is written already, by model, mode and number; a file that a crash tore counts for nothing."""
-    found: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for path in sorted(parts.glob("*.json")):
-        try:
-            answers = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            path.unlink()
-            continue
-        found |= {(answer["model"], answer["mode"], answer["number"]): answer for answer in answers}
-    return found

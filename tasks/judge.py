@@ -25,7 +25,7 @@ from tasks.evaluation.verdicts import ORDERS, VERDICTS_SCHEMA, no_verdicts, read
 from tasks.manifest import Manifest
 from tasks.store import Store, Workspace, write_text
 
-VERSION = 1  # bump when the bytes this stage writes would change
+VERSION = 2  # bump when the bytes this stage writes would change
 
 SYSTEM: Final = (
     "You compare two answers to a question from a Stack Exchange site. Judge by whether they are correct, helpful and "

@@ -1,6 +1,7 @@
 """Results: the metrics of held-out pairs and what else the two models were asked, in one place.
 
-in   the evaluate stage's folder; generation.json (generate), judge.json (judge), both models' benchmarks (benchmark)
+in   the evaluate stage's folder; generation.json (generate), judge.json (judge), both models' benchmarks (benchmark,
+     alpaca_eval)
 out  rows.parquet, plots/   those of evaluate
      metrics.json           evaluate's, and a section for each other evaluation: `generation`, `judge`, `benchmarks`
 
@@ -18,16 +19,18 @@ from tasks.evaluation.benchmark_table import compared_benchmarks
 from tasks.manifest import Manifest
 from tasks.store import Store, Workspace, write_text
 
-VERSION = 2  # bump when the bytes this stage writes would change
+VERSION = 3  # bump when the bytes this stage writes would change
 
-# Stage -> its file, and the section of metrics.json that it becomes. Benchmarks are two stages, one a model.
+# Stage -> its file, and the section of metrics.json that it becomes. Benchmarks are two stages, one a model, and two
+# more where alpaca_eval is asked: all of them together are `benchmarks`.
 SECTIONS: Final = {"generate": ("generation.json", "generation"), "judge": ("judge.json", "judge")}
+EXAMINED: Final = ("benchmark", "alpaca_eval")
 
 
 def results(
     store: Store, evaluated: Manifest, others: Mapping[str, Manifest], model: Manifest, trained: Manifest
 ) -> Manifest:
-    """`evaluated` with the sections of `others`: SECTIONS, and `benchmark_start` with `benchmark_tuned`.
+    """`evaluated` with the sections of `others`: SECTIONS, and of EXAMINED `STAGE_start` with `STAGE_tuned`.
 
     `model` and `trained` are those whose results these are.
     """
@@ -43,8 +46,11 @@ def results(
                 file, section = SECTIONS[stage]
                 found[section] = json.loads(manifest.path(file).read_text(encoding="utf-8"))
             counts |= {f"{stage}.{name}": count for name, count in manifest.counts.items()}
-        if "benchmark_tuned" in others:
-            found |= compared_benchmarks(others["benchmark_start"], others["benchmark_tuned"], model)
+        examined = [
+            (others[f"{stage}_start"], others[f"{stage}_tuned"]) for stage in EXAMINED if f"{stage}_tuned" in others
+        ]
+        if examined:
+            found |= compared_benchmarks(examined, model)
         text = json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False)
         write_text(work.folder / "metrics.json", text + "\n")
         return counts

@@ -92,7 +92,7 @@ def answer_measures(answers: pl.DataFrame, *, times: int, seed: int) -> dict[str
     made = {
         "reason": None,
         "prompts": answers["pair_id"].n_unique(),
-        "interval": f"95 %, percentiles of {times} bootstrap resamples of prompts; Wilson's where all of them agree",
+        "interval": f"95 %, percentiles of {times} bootstrap resamples of prompts; exact where all of them agree",
         "modes": modes,
     }
     return made | {"warnings": warnings(modes)}

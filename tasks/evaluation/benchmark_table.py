@@ -1,6 +1,6 @@
 """Two models on the same benchmarks, compared item by item.
 
-in   benchmarks.json and items.parquet of either (tasks/benchmark.py)
+in   benchmarks.json and items.parquet of either (tasks/benchmark.py, tasks/alpaca_eval.py)
 out  for metrics.json: `benchmarks`, one entry a benchmark: before, after, the difference and its 95 % interval;
      `benchmark_notes`: how that was made, warnings, and the paper's rows beside its own model
 
@@ -22,18 +22,24 @@ from tasks.evaluation.statistics import Z_95, FloatArray, agreed
 from tasks.evaluation.suite import CATEGORIES, PUBLISHED, PUBLISHED_START, SUITE
 from tasks.manifest import Manifest
 
+ITEMS_SCHEMA: Final = pl.Schema(
+    {"benchmark": pl.String, "task": pl.String, "doc": pl.Int64, "digest": pl.String, "value": pl.Float64}
+)
+
 _SAME: Final = 1e-6  # a mean of items that is so near the metric is the metric
 
 
-def compared_benchmarks(start: Manifest, tuned: Manifest, model: Manifest) -> dict[str, Any]:
-    """`benchmarks` and `benchmark_notes`. `model` is the start model's manifest: it may be the paper's own."""
-    before, after = (json.loads(one.path("benchmarks.json").read_text(encoding="utf-8")) for one in (start, tuned))
-    items = [pl.read_parquet(one.path("items.parquet")) for one in (start, tuned)]
+def compared_benchmarks(examined: Sequence[tuple[Manifest, Manifest]], model: Manifest) -> dict[str, Any]:
+    """`benchmarks` and `benchmark_notes` of start and tuned model, a pair of manifests for each who examined them.
+
+    `model` is the start model's manifest: it may be the paper's own.
+    """
     tasks = []
-    for first, second in zip(before, after, strict=True):
-        name = first["name"]
-        of = [frame.filter(benchmark=name) for frame in items]
-        tasks.append(_compared(first, second, *of))
+    for both in examined:
+        before, after = (json.loads(one.path("benchmarks.json").read_text(encoding="utf-8")) for one in both)
+        items = [pl.read_parquet(one.path("items.parquet")) for one in both]
+        for first, second in zip(before, after, strict=True):
+            tasks.append(_compared(first, second, *(frame.filter(benchmark=first["name"]) for frame in items)))
     notes: dict[str, Any] = {
         "interval": "95 %, normal, of the differences item by item where they are known",
         "warnings": warnings(tasks),
@@ -47,12 +53,15 @@ def _compared(
     first: Mapping[str, Any], second: Mapping[str, Any], before: pl.DataFrame, after: pl.DataFrame
 ) -> dict[str, Any]:
     """One benchmark. `difference` is after less before, whichever is better."""
-    known = {one.name: one for one in SUITE}.get(first["name"])
+    known = {one.name: one for one in SUITE}.get(first.get("suite", first["name"]))
     made: dict[str, Any] = {
         "name": first["name"], "task": first["task"], "metric": first["metric"], "shots": first["shots"],
         "category": known.category if known else "other", "as_published": bool(known and known.same and first["whole"]),
-        "note": known.note if known else "", "higher_is_better": first["higher_is_better"], "items": first["asked"],
+        "note": first.get("note") or (known.note if known else ""), "items": first["asked"],
+        "higher_is_better": first["higher_is_better"],
     }  # fmt: skip
+    if "by" in first:
+        made["by"] = first["by"]
     made |= {"before": first["value"], "after": second["value"]}
     pairs = before.join(after, on=["task", "doc"], how="inner", suffix="_tuned", maintain_order="left")
     same = pairs.filter(pl.col("digest") == pl.col("digest_tuned")).height
@@ -61,8 +70,10 @@ def _compared(
             f"benchmark {first['name']}: the two models were not asked the same items; build both again with "
             "--force evaluate"
         )
-    values = [pairs[column].to_numpy() for column in ("value", "value_tuned")]
-    own = [_is_mean(one["value"], column) for one, column in zip((first, second), values, strict=True)]
+    # An item without a value is one that a judge did not decide: then the two means are of different items.
+    whole = pairs.drop_nulls(["value", "value_tuned"]).height == pairs.height
+    values = [pairs[column].drop_nulls().to_numpy() for column in ("value", "value_tuned")]
+    own = [whole and _is_mean(one["value"], column) for one, column in zip((first, second), values, strict=True)]
     errors = [
         standard_error(column) if mine else one["stderr"]
         for one, column, mine in zip((first, second), values, own, strict=True)
@@ -83,6 +94,8 @@ def _interval(
 ) -> tuple[float, float] | tuple[None, None]:  # fmt: skip
     """Of the difference. Where every item says the same, the standard error knows nothing of chance."""
     if error is None:
+        return None, None
+    if error == 0.0 and not len(values):
         return None, None
     if error == 0.0 and items and values.min() >= 0.0 and values.max() <= 1.0:
         return agreed(difference, items)

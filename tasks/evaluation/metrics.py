@@ -78,7 +78,7 @@ def metrics(
         "ties": int((rows.get_column("margin") == 0.0).sum()),
         "beta": beta,
         "reward": reward,
-        "interval": f"95 %, percentiles of {times} bootstrap resamples of questions; Wilson's where all of them agree",
+        "interval": f"95 %, percentiles of {times} bootstrap resamples of questions; exact where all of them agree",
         "margin_low": found["margin"].low,
         "margin_high": found["margin"].high,
         "loss_low": found["loss"].low,

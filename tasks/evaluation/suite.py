@@ -31,6 +31,8 @@ class Benchmark:
     runs_code: bool = False
     """Whether what the model writes is executed."""
     note: str = ""
+    tool: bool = False
+    """Whether a tool of its own measures it (tasks/alpaca_eval.py), and not lm-eval."""
 
 
 SUITE: Final = (
@@ -57,8 +59,8 @@ SUITE: Final = (
     Benchmark("xstest", "safety", None, None, None, note="lm-eval has no such task, and GPT-4 labels the refusals"),
     Benchmark("ifeval", "instruction following", "ifeval", 0, "prompt_level_loose_acc,none"),
     Benchmark(
-        "alpaca_eval", "instruction following", None, None, None,
-        note="has a tool of its own, alpaca_eval; evaluate.generate.judge does the like on held-out questions",
+        "alpaca_eval", "instruction following", None, None, None, same=False, tool=True,
+        note="by its own tool, with the annotator that the recipe names; the paper's number is of version 1 and 2",
     ),
 )  # fmt: skip
 
@@ -75,7 +77,7 @@ PUBLISHED_START: Final = "allenai/tulu-2-13b"
 def benchmarks(named: list[str]) -> list[Benchmark]:
     """What the entries of `evaluate.benchmarks.tasks` mean, each once: the suite's, and any other as lm-eval knows it.
 
-    Raises RecipeError where lm-eval cannot do what is asked for.
+    What a tool of its own measures has no `task`. Raises RecipeError for what cannot be done here.
     """
     known = {one.name: one for one in SUITE}
     found: dict[str, Benchmark] = {}
@@ -84,7 +86,7 @@ def benchmarks(named: list[str]) -> list[Benchmark]:
             found |= {one.name: one for one in SUITE if one.task is not None}
             continue
         one = known.get(name) or Benchmark(name, "other", name, None, None)
-        if one.task is None:
+        if one.task is None and not one.tool:
             raise RecipeError(f"evaluate.benchmarks.tasks: {name} cannot be run here: {one.note}")
         found[name] = one
     return list(found.values())
@@ -97,6 +99,8 @@ def suite_table() -> str:
     for one in SUITE:
         shots = "the task's" if one.shots is None else str(one.shots)
         how = f"`{one.task}` | {shots} | `{one.metric}` | {one.items or 'all'}" if one.task else "none | | |"
+        if one.tool:
+            how = "none | 0 | win rate, length-controlled win rate | all"
         same = ("yes" if one.same else "no") if one.task else "no"
         lines.append(f"| `{one.name}` | {one.category} | {how} | {same}{'; ' + one.note if one.note else ''} |")
     return "\n".join(lines) + "\n"

@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from data_checks.better import hurt_benchmarks, unmet
+from data_checks.better import FEWEST_QUESTIONS, hurt_benchmarks, unmet
 from tasks.reports.figures import percent
 
+_TOO_FEW: Final = (
+    "Too few to tell: it was judged on {} held-out questions. With fewer than "
+    f"{FEWEST_QUESTIONS} the intervals below are too narrow, and what they show may be luck."
+)
 _SEEN: Final = {
     "over_start_low": (
         "Pair by pair, the lower end of what it is right beyond the start model is {} of the pairs: it is not shown to "
@@ -27,7 +31,10 @@ _SEEN: Final = {
 
 def findings(metrics: Mapping[str, Any]) -> list[str]:
     """Why the tuned model is not shown to be better than its start; empty where it is, or was not evaluated."""
-    said = [_SEEN[demand.column].format(percent(value)) for demand, value in unmet(metrics)]
+    said = [
+        _TOO_FEW.format(int(value)) if demand.column == "questions" else _SEEN[demand.column].format(percent(value))
+        for demand, value in unmet(metrics)
+    ]
     return said + [f"It hurts a benchmark. {hurt}." for hurt in hurt_benchmarks(metrics)]
 
 

@@ -68,6 +68,8 @@ def _further(story: Story) -> list[dict[str, Any]]:
     for one in story.metrics.get("benchmarks", []):
         metric = one["metric"].partition(",")[0]
         name = f"{metric}, {one['shots']} shots, lm-eval task {one['task']}"
+        if one.get("by", "lm-eval") != "lm-eval":
+            name = f"{metric}, by {one['by']}: {one['note']}"
         found.append(_entry(one["name"], [{"type": metric, "name": name, "value": round(one["after"], 6)}]))
     return found
 

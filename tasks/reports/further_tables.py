@@ -97,9 +97,10 @@ def _judge(found: Mapping[str, Any]) -> FurtherTable:
 
 
 def _benchmarks(entries: Sequence[Mapping[str, Any]], notes: Mapping[str, Any]) -> FurtherTable:
+    tools = " and ".join(sorted({one.get("by", "lm-eval") for one in entries}, reverse=True))
     remark = (
-        "Both models were asked the same items by lm-eval, in the Tulu form; the number after ± is the standard error. "
-        "The interval is that of the difference."
+        f"Both models were asked the same items by {tools}, in the Tulu form; the number after ± is the standard "
+        "error. The interval is that of the difference."
     )
     rows: list[tuple[str, ...]] = [
         (one["name"] + ("" if one["as_published"] or one["category"] == "other" else " *")

@@ -222,7 +222,7 @@ def _lineage(story: Story) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> str:
     """A table of HTML cells, every column but the first set to the right if `right`.
 
-    On a phone a row of more than three columns is shown as its first cell with the others below it.
+    On a phone a row of more than three columns, or of long texts, is shown as its first cell with the others below it.
     """
     kinds = [' class="n"' if right and column else "" for column in range(len(head))]
     top = "".join(f"<th{kind}>{cell}</th>" for kind, cell in zip(kinds, head, strict=True))
@@ -230,7 +230,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = 
         "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"
         for row in rows
     )
-    many = f' class="many" style="--others:{len(head) - 1}"' if len(head) > 3 else ""
+    many = f' class="many" style="--others:{len(head) - 1}"' if len(head) > 3 or not right else ""
     return f'<div class="wide"><table{many}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 

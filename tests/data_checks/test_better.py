@@ -11,6 +11,7 @@ from data_checks import evaluated, publishable
 from data_checks.better import hurt_benchmarks, numbers, unknown, unmet
 from data_checks.run import run_check
 from tasks.evaluation.metrics import metrics, no_metrics
+from tasks.evaluation.verdict import findings
 from tests.tasks.evaluation.test_metrics import made_rows
 
 HURT = {"task": "gsm8k", "metric": "exact_match", "before": 0.5, "after": 0.4, "difference": -0.1, "low": -0.15,
@@ -52,14 +53,14 @@ def test_a_policy_equal_to_its_start_meets_nothing_that_shows_learning() -> None
     assert found["accuracy"] == 0.0
     assert missed(found) == ["over_start_low", "at_equal_length_low", "beyond_length_low"]
     # By log-probs no better, and no worse: what 300 questions without a difference leave open.
-    assert numbers(found)["start_gain_high"] == pytest.approx(0.0126, abs=1e-4)
+    assert numbers(found)["start_gain_high"] == pytest.approx(0.0122, abs=1e-4)
 
 
 def test_three_questions_show_nothing_however_right_the_model_is() -> None:
     rows = made_rows(6).with_columns(margin=pl.lit(1.0), chosen_tokens=pl.lit(50), rejected_tokens=pl.lit(100))
     found = metrics(rows, beta=0.1, times=100, seed=42)
     assert found["questions"] == 3 and found["accuracy"] == 1.0 and found["length_baseline_accuracy"] == 0.0
-    assert missed(found) == ["over_start_low", "at_equal_length_low", "beyond_length_low"]
+    assert missed(found) == ["questions", "over_start_low", "at_equal_length_low", "beyond_length_low"]
 
 
 def test_a_model_that_ranks_worse_than_its_start_by_log_probs_is_seen(skilled: dict[str, Any]) -> None:
@@ -90,7 +91,7 @@ def test_all_right_is_judged_by_the_interval_of_the_accuracy_itself() -> None:
 
 def test_no_held_out_pair_shows_nothing() -> None:
     assert missed(no_metrics("none")) == []
-    assert len(unknown(no_metrics("none"))) == 4 == numbers(no_metrics("none"))["unknown"]
+    assert len(unknown(no_metrics("none"))) == 5 == numbers(no_metrics("none"))["unknown"]
 
 
 def test_a_benchmark_is_hurt_where_its_paired_interval_says_so() -> None:
@@ -131,4 +132,35 @@ def test_a_good_model_passes_both_and_one_without_evidence_only_the_first(
     (tmp_path / "metrics.json").write_text(json.dumps(no_metrics("none")))
     assert run_check(evaluated.check().frame(tmp_path), evaluated.check()).failed("critical") == []
     (only,) = run_check(publishable.check().frame(tmp_path), publishable.check()).failed("critical")
-    assert (only.column, only.seen) == ("unknown", "4")
+    assert (only.column, only.seen) == ("unknown", "5")
+
+
+def all_right(questions: int) -> dict[str, Any]:
+    """Two pairs a question, all right, the chosen answer always the shorter one."""
+    rows = made_rows(2 * questions).with_columns(
+        margin=pl.lit(1.0), chosen_tokens=pl.lit(50), rejected_tokens=pl.lit(100)
+    )
+    return metrics(rows, beta=0.1, times=100, seed=42)
+
+
+@pytest.mark.parametrize(
+    ("questions", "short"),
+    [
+        (4, ["questions", "over_start_low", "at_equal_length_low", "beyond_length_low"]),
+        (19, ["questions"]),
+        (20, []),
+        (100, []),
+    ],
+)
+def test_few_questions_are_too_few_to_tell_however_right_the_model_is(questions: int, short: list[str]) -> None:
+    found = all_right(questions)
+    assert found["accuracy"] == 1.0 and found["questions"] == questions
+    assert missed(found) == short
+    assert [sentence.startswith("Too few to tell") for sentence in findings(found)[:1]] == [True] * bool(short)
+
+
+def test_a_run_on_too_few_questions_is_marked_and_not_publishable_as_better(tmp_path: Path) -> None:
+    for questions, expected in ((19, ["questions"]), (20, [])):
+        (tmp_path / "metrics.json").write_text(json.dumps(all_right(questions)))
+        failed = run_check(publishable.view(tmp_path), publishable.check()).failed("critical")
+        assert [(one.column, one.seen) for one in failed] == [(name, str(questions)) for name in expected]

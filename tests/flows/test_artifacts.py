@@ -76,6 +76,13 @@ def test_a_stage_that_was_found_damaged_says_why_it_was_built_again(here: Server
     assert "built again" not in stored(here, "mended-counts")[1]
 
 
+def test_a_stage_of_two_words_has_a_key_that_the_server_takes(here: Server, tmp_path: Path) -> None:
+    made = Store(tmp_path).stage("alpaca_eval", 1, {}, {}, lambda work: {"asked": 805})
+    publish_stage("alpaca_eval", made, tmp_path)
+    (row,) = stored(here, "alpaca-eval-counts")[0]
+    assert 805 in row.values()
+
+
 def test_a_long_table_is_cut_and_the_whole_of_it_linked(
     here: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,21 +1,25 @@
 """What training and evaluation need is missed when the run starts; and only by a run that comes to them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows import prerequisites
-from flows.prerequisites import refuse_unmet, would_be_built
+from flows.plan import plan_recipe, plan_text
+from flows.prerequisites import refuse_unmet, tell_unmet, would_be_built
 from flows.recipe import Recipe, load_recipe
 from flows.runs import store_of
-from tasks.errors import RecipeError, Surroundings
+from flows.stages import all_stages, plain_steps
+from tasks.errors import PrefstackError, RecipeError, Surroundings
 from tasks.evaluation import examination
-from tasks.store import Store
+from tasks.store import Silent, Store
 from tests.flows.conftest import Shell
 
 JUDGE = 'evaluate.generate={judge: {url: "http://127.0.0.1:9/v1", model: wise, key_env: NO_SUCH_TOKEN}}'
+PINNED = "{revision: " + "a" * 40 + "}"
 
 
 def asked(recipe: Path, *overrides: str, until: Any = "publish") -> None:
@@ -83,6 +87,8 @@ def test_a_package_that_training_needs_is_named_with_the_key_that_wants_it(
 def test_what_is_not_finished_would_be_built(tiny_recipe: Path) -> None:
     settings = load_recipe(str(tiny_recipe), [JUDGE, "evaluate.benchmarks.tasks=[gsm8k]"])
     assert would_be_built(store_of(settings, "", []), settings) == {"train", "generate", "judge", "benchmark"}
+    alone = load_recipe(str(tiny_recipe), [f"evaluate.benchmarks={{tasks: [alpaca_eval], alpaca_eval: {PINNED}}}"])
+    assert would_be_built(store_of(alone, "", []), alone) == {"train", "outputs", "alpaca_eval"}
     # A run that ends before says so itself.
     gone = load_recipe(str(tiny_recipe), [JUDGE, "dedupe.decontaminate.paths=[/nowhere/at/all.jsonl]"])
     assert would_be_built(store_of(gone, "", []), gone) == set()
@@ -124,3 +130,49 @@ def test_a_name_that_nobody_has_is_missed(tiny_recipe: Path, local: Path) -> Non
     pytest.importorskip("lm_eval", reason="the optional group `eval` is not installed")
     with pytest.raises(RecipeError, match=r"neither lm-eval nor .* has 'arc_eazy'"):
         asked(tiny_recipe, f"evaluate.benchmarks={{tasks: [after, arc_easy, arc_eazy], include_path: {local}}}")
+
+
+def test_the_tool_alpaca_eval_its_key_and_its_instructions_are_missed(tiny_recipe: Path, tmp_path: Path) -> None:
+    def alpaca(**settings: str) -> str:
+        given = ", ".join(f"{key}: {value}" for key, value in settings.items())
+        return f"evaluate.benchmarks={{tasks: [alpaca_eval], alpaca_eval: {{{given}}}}}"
+
+    pinned = {"revision": "a" * 40}
+    with pytest.raises(Surroundings, match="key_env names NO_SUCH_KEY, which is not set"):
+        asked(tiny_recipe, alpaca(**pinned, key_env="NO_SUCH_KEY"))
+    with pytest.raises(RecipeError, match="there is no 'no_such_tool' here: pip install alpaca_eval"):
+        asked(tiny_recipe, alpaca(**pinned, key_env="null", command="no_such_tool"))
+    asked(tiny_recipe, alpaca(**pinned, key_env="null", command="cat"))  # any command is taken for the tool
+    # Instructions are read before the dumps are.
+    for wrong, said in ((alpaca(), "40 hex digits"), (alpaca(reference_outputs=f"{tmp_path}/no.json"), "no.json")):
+        settings = load_recipe(str(tiny_recipe), [wrong])
+        with pytest.raises(PrefstackError, match=said):
+            next(all_stages(plain_steps(), replace(store_of(settings, "", []), plan=True), settings))
+
+
+def test_a_plan_lists_all_that_is_missing_and_a_handed_over_training_is_told_of_it(tiny_recipe: Path) -> None:
+    bare = plan_recipe(str(tiny_recipe), [], [])
+    assert bare["prerequisites"] == [] and "missing on this host" not in plan_text(bare)
+    planned = plan_recipe(str(tiny_recipe), [JUDGE, "evaluate.generate.engine=vllm"], [])
+    assert set(planned) == set(bare) and planned["error"] is None  # a plan refuses nothing
+    assert [(one["stage"], one["kind"], one["status"]) for one in planned["prerequisites"]] == [
+        ("generate", "recipe", 2), ("judge", "surroundings", 1)
+    ]  # fmt: skip
+    assert json.loads(json.dumps(planned))["prerequisites"] == planned["prerequisites"]
+    text = " ".join(plan_text(planned).split())
+    assert "missing on this host" in text and "names NO_SUCH_TOKEN, which is not set" in text
+
+    settings = load_recipe(str(tiny_recipe), [JUDGE])
+    told: list[tuple[str, str]] = []
+
+    class Listening(Silent):
+        def message(self, stage: str, text: str) -> None:
+            told.append((stage, text))
+
+    tell_unmet(Listening(), store_of(settings, "", []), settings, "publish")
+    assert told == [
+        ("judge", "the worker that does this needs what is missing here: judge: evaluate.generate.judge.key_env names "
+         "NO_SUCH_TOKEN, which is not set")
+    ]  # fmt: skip
+    tell_unmet(Listening(), store_of(settings, "", []), settings, "train")
+    assert len(told) == 1

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from scipy.stats import norm, sem
 
-from tasks.benchmark import ITEMS_SCHEMA, BenchmarkConfig, _environment, benchmark
+from tasks.benchmark import BenchmarkConfig, _environment, benchmark
 from tasks.errors import RecipeError, StageFailed
-from tasks.evaluation.benchmark_table import compared_benchmarks
+from tasks.evaluation.benchmark_table import ITEMS_SCHEMA, compared_benchmarks
 from tasks.evaluation.statistics import agreed
 from tasks.evaluation.suite import PUBLISHED, SUITE, benchmarks, suite_table
 from tasks.manifest import Manifest
@@ -197,7 +197,7 @@ def test_the_same_items_make_the_difference_surer(tulu: tuple[Store, Manifest]) 
     store, model = tulu
     before = [1.0, 0.0] * 50
     after = [0.0 if place in (0, 2, 4, 6, 8, 10) else value for place, value in enumerate(before)]
-    found = compared_benchmarks(by_hand(store, "start", before), by_hand(store, "tuned", after), model)
+    found = compared_benchmarks([(by_hand(store, "start", before), by_hand(store, "tuned", after))], model)
     (one,) = found["benchmarks"]
     assert (one["before"], one["after"], one["difference"]) == (0.5, 0.44, pytest.approx(-0.06))
     error = sem(np.array(after) - np.array(before))
@@ -211,22 +211,22 @@ def test_the_same_items_make_the_difference_surer(tulu: tuple[Store, Manifest]) 
 
 def test_where_the_metric_is_no_mean_of_items_the_errors_add_up(tulu: tuple[Store, Manifest]) -> None:
     store, model = tulu
-    sides = [
-        by_hand(store, side, [1.0, 0.0], value=value, stderr=error)
-        for side, value, error in (("start", 0.3, 0.03), ("tuned", 0.4, 0.04))
-    ]
-    (one,) = compared_benchmarks(*sides, model)["benchmarks"]
+    sides = (
+        by_hand(store, "start", [1.0, 0.0], value=0.3, stderr=0.03),
+        by_hand(store, "tuned", [1.0, 0.0], value=0.4, stderr=0.04),
+    )
+    (one,) = compared_benchmarks([sides], model)["benchmarks"]
     assert not one["paired"]
     assert one["difference_error"] == pytest.approx(0.05)
     unsure = by_hand(store, "unsure", [1.0, 0.0], value=0.4)
-    (one,) = compared_benchmarks(sides[0], unsure, model)["benchmarks"]
+    (one,) = compared_benchmarks([(sides[0], unsure)], model)["benchmarks"]
     assert (one["difference_error"], one["low"], one["high"]) == (None, None, None)
 
 
 def test_other_items_are_no_comparison(tulu: tuple[Store, Manifest]) -> None:
     store, model = tulu
     with pytest.raises(StageFailed, match="benchmark gsm8k: the two models were not asked the same items"):
-        compared_benchmarks(by_hand(store, "start", [1.0]), by_hand(store, "tuned", [1.0, 0.0]), model)
+        compared_benchmarks([(by_hand(store, "start", [1.0]), by_hand(store, "tuned", [1.0, 0.0]))], model)
 
 
 def test_as_many_items_but_others_are_no_comparison(tulu: tuple[Store, Manifest]) -> None:
@@ -236,7 +236,7 @@ def test_as_many_items_but_others_are_no_comparison(tulu: tuple[Store, Manifest]
         tuned.path("items.parquet")
     )
     with pytest.raises(StageFailed, match="were not asked the same items"):
-        compared_benchmarks(by_hand(store, "start", [1.0, 0.0]), tuned, model)
+        compared_benchmarks([(by_hand(store, "start", [1.0, 0.0]), tuned)], model)
 
 
 def test_two_items_that_both_got_worse_are_chance(tulu: tuple[Store, Manifest]) -> None:
@@ -244,7 +244,7 @@ def test_two_items_that_both_got_worse_are_chance(tulu: tuple[Store, Manifest]) 
 
     def found(items: int) -> dict[str, Any]:
         sides = by_hand(store, "start", [1.0] * items), by_hand(store, "tuned", [0.0] * items)
-        return compared_benchmarks(*sides, model)
+        return compared_benchmarks([sides], model)
 
     (two,), (forty,) = found(2)["benchmarks"], found(40)["benchmarks"]
     assert (two["difference"], two["difference_error"]) == (-1.0, 0.0)
@@ -256,7 +256,7 @@ def test_two_items_that_both_got_worse_are_chance(tulu: tuple[Store, Manifest]) 
 def test_the_papers_rows_stand_beside_its_own_model_only(tulu: tuple[Store, Manifest], finished: Any) -> None:
     store, model = tulu
     sides = by_hand(store, "start", [1.0, 0.0]), by_hand(store, "tuned", [1.0, 1.0])
-    found = compared_benchmarks(*sides, model)
+    found = compared_benchmarks([sides], model)
     rows = found["benchmark_notes"]["published"]["rows"]
     assert rows["StackExchange 60k DPO, the published model"]["average"] == 56.7
     # Reasoning is GSM8k and BBH; one of them alone is not the paper's number.
@@ -264,6 +264,6 @@ def test_the_papers_rows_stand_beside_its_own_model_only(tulu: tuple[Store, Mani
     (table,) = further_tables(found)
     assert table.parts[0][1][0][1:] == ("50.0 ± 50.0 %", "100.0 ± 0.0 %", "50.0 %", "-48.0 to 148.0 %")
     assert table.parts[1][1][0][-1] == "56.8"
-    limited = [by_hand(store, side, [1.0, 0.0], whole=False) for side in ("start", "tuned")]
-    assert [one["as_published"] for one in compared_benchmarks(*limited, model)["benchmarks"]] == [False]
-    assert "published" not in compared_benchmarks(*sides, finished.stages["model"])["benchmark_notes"]
+    limited = by_hand(store, "start", [1.0, 0.0], whole=False), by_hand(store, "tuned", [1.0, 0.0], whole=False)
+    assert [one["as_published"] for one in compared_benchmarks([limited], model)["benchmarks"]] == [False]
+    assert "published" not in compared_benchmarks([sides], finished.stages["model"])["benchmark_notes"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from tasks.evaluation.statistics import Ratio, agreed, bootstrap, coin_range, mcnemar, mean, resamples, wilson
+from tasks.evaluation.statistics import Ratio, agreed, bootstrap, coin_range, exact, mcnemar, mean, resamples
 
 
 def test_a_bootstrap_interval_of_independent_pairs_is_the_normal_one() -> None:
@@ -60,10 +60,25 @@ def test_a_quotient_of_sums_weighs_each_pair_by_its_length() -> None:
     assert bootstrap({"drift": ratio}, np.array([0, 1]), times=10, seed=0)["drift"].value == pytest.approx(-11 / 101)
 
 
-def test_where_every_resample_agrees_wilson_answers_for_the_questions() -> None:
-    found = bootstrap({"a": mean(np.ones(40))}, np.repeat(np.arange(20), 2), times=50, seed=0)["a"]
-    expected = binomtest(20, 20).proportion_ci(method="wilson")
-    assert (found.value, found.low, found.high) == pytest.approx((1.0, expected.low, expected.high))
+@pytest.mark.parametrize(
+    ("questions", "share", "beyond"),
+    # low^questions = 0.025; a difference of 1 everywhere may be -1 in the 1 - low that are not seen: 2 low - 1
+    [(4, 0.3976, -0.2047), (20, 0.8316, 0.6631), (100, 0.9638, 0.9276)],
+)
+def test_where_every_question_agrees_the_interval_is_the_exact_one_for_that_many_questions(
+    questions: int, share: float, beyond: float
+) -> None:
+    right, units = np.ones(2 * questions), np.repeat(np.arange(questions), 2)  # two pairs each make nothing surer
+    ratios = {"share": mean(right), "beyond": mean(right, difference=True), "wrong": mean(1 - right)}
+    found = bootstrap(ratios, units, times=50, seed=0)
+    assert (found["share"].value, found["share"].low, found["share"].high) == pytest.approx((1.0, share, 1.0), abs=1e-4)
+    assert (found["beyond"].low, found["beyond"].high) == pytest.approx((beyond, 1.0), abs=1e-4)
+    assert (found["wrong"].low, found["wrong"].high) == pytest.approx((0.0, 1 - share), abs=1e-4)
+
+
+def test_five_questions_that_are_all_right_are_no_better_than_a_coin_and_six_are() -> None:
+    assert exact(5, 5)[0] < 0.5 < exact(6, 6)[0]  # 0.5^5 = 3.1 % of coins, 0.5^6 = 1.6 %: more and less than 2.5 %
+    assert agreed(1.0, 5)[0] < 0.0 < agreed(1.0, 6)[0]
 
 
 def test_one_question_gives_no_interval_to_a_mean_that_is_no_share() -> None:
@@ -77,10 +92,10 @@ def test_a_mean_over_no_pairs_is_null() -> None:
 
 
 @given(st.integers(1, 400), st.data())
-def test_wilson_is_scipys(count: int, data: st.DataObject) -> None:
+def test_the_exact_interval_is_scipys(count: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, count))
-    expected = binomtest(right, count).proportion_ci(method="wilson")
-    assert wilson(right, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    expected = binomtest(right, count).proportion_ci(method="exact")
+    assert exact(right, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_mcnemar_counts_only_the_pairs_on_which_two_models_differ() -> None:
@@ -96,7 +111,7 @@ def test_coins_on_100_pairs_end_between_40_and_60_percent() -> None:
 
 def test_a_difference_that_every_question_agrees_on_is_as_sure_as_there_are_questions() -> None:
     few = bootstrap({"gain": mean(np.ones(4), difference=True)}, np.array([0, 0, 1, 1]), times=50, seed=0)["gain"]
-    unseen = binomtest(0, 2).proportion_ci(method="wilson").high  # the share of questions that may be otherwise
+    unseen = binomtest(0, 2).proportion_ci(method="exact").high  # the share of questions that may be otherwise
     assert (few.value, few.low, few.high) == pytest.approx((1.0, 1 - 2 * unseen, 1.0))
     assert few.low < 0  # two questions show nothing
     assert agreed(0.0, 2) == pytest.approx((-unseen, unseen))
