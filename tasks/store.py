@@ -27,7 +27,7 @@ from tasks.provenance import provenance
 # The stage that a folder belongs to in the eyes of the user, where its name differs.
 PART_OF: Final = {
     "source": "ingest", "card": "sample", "unseen": "evaluate", "generate": "evaluate", "judge": "evaluate",
-    "benchmark": "evaluate", "results": "evaluate",
+    "benchmark": "evaluate", "outputs": "evaluate", "alpaca_eval": "evaluate", "results": "evaluate",
 }  # fmt: skip
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from flows.recipe import load_recipe
+from flows.recipe import STAGES, load_recipe
 from flows.stages import Steps, all_stages
 from tasks.manifest import Manifest
-from tasks.store import Store
+from tasks.store import PART_OF, Store
 
 
 def test_a_list_of_ids_that_is_edited_during_a_run_is_in_the_card_as_the_pairs_were_made_with(tmp_path: Path) -> None:
@@ -37,3 +37,8 @@ def test_a_list_of_ids_that_is_edited_during_a_run_is_in_the_card_as_the_pairs_w
     assert recipe.pair.identity()["exclude"] != before  # the file says something else by now
     assert given["pair"][2].identity()["exclude"] == before
     assert given["publish"][4]["pair"]["exclude"] == before
+
+
+def test_every_step_is_a_stage_or_a_part_of_one_that_can_be_forced() -> None:
+    steps = set(Steps.__dataclass_fields__) - {"gate"}
+    assert {PART_OF.get(step, step) for step in steps} == set(STAGES)
