@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.store import write_text
+from tasks.folders import write_text
 
 NOTE_EVERY: Final = 30.0  # seconds
 FILE: Final = "device_time.json"

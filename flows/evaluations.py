@@ -12,8 +12,8 @@ from tasks.manifest import Manifest
 from tasks.store import Store
 
 if TYPE_CHECKING:
+    from flows.plain import Steps
     from flows.recipe import Recipe
-    from flows.stages import Steps
 
 
 def further_evaluations(

@@ -20,10 +20,11 @@ from typing import Any, Final
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from flows.plain import Steps, plain_steps
 from flows.recipe import load_recipe
 from flows.runs import store_of
 from flows.show import rendered
-from flows.stages import Steps, all_stages, plain_steps
+from flows.stages import all_stages
 from tasks.errors import PrefstackError, RecipeError
 from tasks.manifest import Manifest
 from tasks.sources.download import download_folder, is_url

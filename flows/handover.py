@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from flows.plain import plain_steps
 from flows.prefect_api import api
 from flows.recipe import STAGES, Recipe, Stage
 from flows.report import current_report
-from flows.stages import plain_steps, training_stages
+from flows.stages import training_stages
 from tasks.errors import (
     GateFailed,
     InputError,

@@ -9,11 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.needs import needs_of, needs_text
+from flows.plain import plain_steps
 from flows.prerequisites import unmet
 from flows.recipe import load_recipe
 from flows.runs import store_of
 from flows.show import rendered
-from flows.stages import all_stages, plain_steps
+from flows.stages import all_stages
 from tasks.manifest import Manifest
 
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Final, NamedTuple
 
+from flows.plain import Steps, plain_steps
 from flows.recipe import STAGES, Recipe, Stage
-from flows.stages import Steps, all_stages, plain_steps
+from flows.stages import all_stages
 from tasks.benchmark import asks_alpaca_eval
 from tasks.errors import PrefstackError, RecipeError
 from tasks.evaluation.alpaca_tool import tool, tool_key

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.store import write_text
+from tasks.folders import write_text
 
 # Columns of the picture: data flows from left to right.
 _PLACES: Final = {

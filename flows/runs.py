@@ -23,8 +23,9 @@ import yaml
 from flows.recipe import STAGES, Recipe, Stage, stage_named
 from flows.report import current_report
 from tasks.errors import PrefstackError, RecipeError, Surroundings
+from tasks.folders import write_text
 from tasks.manifest import Manifest
-from tasks.store import Store, write_text
+from tasks.store import Store
 
 Summary = dict[str, Any]
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")

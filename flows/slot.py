@@ -23,8 +23,9 @@ from flows.preflight import preflight
 from flows.report import run_log_line
 from flows.trainer_log import trainer_log
 from tasks.errors import Surroundings, Transient
+from tasks.folders import write_text
 from tasks.manifest import Manifest
-from tasks.store import Report, Store, write_text
+from tasks.store import Report, Store
 from tasks.train import TrainConfig
 
 ON_DEVICES: Final = frozenset({"reference", "train", "evaluate", "generate", "benchmark", "outputs"})

@@ -11,9 +11,9 @@ from prefect.states import Completed
 
 from data_checks.check import Check
 from flows.artifacts import publish_gate, publish_stage
+from flows.plain import Steps, plain_steps
 from flows.report import TaskReport
 from flows.slot import devices_for
-from flows.stages import Steps, plain_steps
 from tasks.errors import PrefstackError, Transient
 from tasks.gate import gate
 from tasks.ingest import SourceConfig, ingest_source

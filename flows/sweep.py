@@ -24,7 +24,7 @@ from flows.resumes import end_with_worker, refuse_endless_resumes
 from flows.runs import Summary, empty_summary, failure, typed
 from flows.variations import Variation, empty_sweep, sweep_file, variations
 from tasks.errors import PrefstackError
-from tasks.store import write_text
+from tasks.folders import write_text
 
 
 @flow(name="sweep", on_cancellation=[write_cancelled], on_crashed=[write_crashed])

@@ -21,8 +21,9 @@ from tasks.digests import remembered_sha256
 from tasks.evaluation.alpaca_tool import annotate, read_annotations, read_leaderboard
 from tasks.evaluation.benchmark_table import ITEMS_SCHEMA
 from tasks.evaluation.engine import Wanted
+from tasks.folders import write_text
 from tasks.manifest import Manifest, digest_json
-from tasks.store import External, Store, Workspace, write_text
+from tasks.store import External, Store, Workspace
 
 VERSION = 1  # bump when the bytes this stage writes would change
 

@@ -23,9 +23,10 @@ from tasks.errors import RecipeError
 from tasks.evaluation.benchmark_table import ITEMS_SCHEMA
 from tasks.evaluation.examination import refuse_missing_folder
 from tasks.evaluation.suite import Benchmark, benchmarks
+from tasks.folders import write_text
 from tasks.manifest import Manifest, digest_json
 from tasks.scores.ranks import run_ranks
-from tasks.store import External, Store, Workspace, write_text
+from tasks.store import External, Store, Workspace
 from training.config import TrainConfig
 from training.jobs import BenchmarkJob, BenchmarkTask
 from training.withheld import without_credentials

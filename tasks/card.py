@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from tasks.folders import write_text
 from tasks.manifest import Manifest
 from tasks.publication.attribution import posts_used, write_attribution
 from tasks.publication.data_card import data_card
@@ -18,7 +19,7 @@ from tasks.publication.lineage import funnel, in_order, portable
 from tasks.reports.data_summary import summarize
 from tasks.reports.story import DataStory, side_counts, source_of
 from tasks.reports.story_plots import draw_data
-from tasks.store import Store, Workspace, write_text
+from tasks.store import Store, Workspace
 
 VERSION = 2  # bump when the bytes this stage writes would change
 

@@ -18,11 +18,12 @@ from tasks.evaluation.held_out import check_pairs, facts_of, joined, token_lengt
 from tasks.evaluation.metrics import ROWS_SCHEMA, metrics, no_metrics
 from tasks.evaluation.plots import draw_evaluation
 from tasks.evaluation.rewards import margins, reward_of
+from tasks.folders import write_text
 from tasks.generate import GenerateConfig
 from tasks.ingest import SourceConfig
 from tasks.manifest import Manifest
 from tasks.scores.scoring import score
-from tasks.store import Store, Workspace, write_text
+from tasks.store import Store, Workspace
 from training.config import TrainConfig
 
 VERSION = 4  # bump when the bytes this stage writes would change

@@ -15,8 +15,9 @@ from typing import Any
 from data_checks.check import Check, named
 from data_checks.run import CheckResult, run_check
 from tasks.errors import GateFailed
+from tasks.folders import write_text
 from tasks.manifest import Manifest
-from tasks.store import Store, Workspace, write_text
+from tasks.store import Store, Workspace
 
 VERSION = 1  # bump when the bytes this stage writes would change; a check has a version of its own
 

@@ -20,10 +20,11 @@ from tasks.errors import StageFailed
 from tasks.evaluation.answers import ANSWERS_SCHEMA, answer_measures, no_answers
 from tasks.evaluation.engine import COOLEST, HOTTEST, Wanted, vllm_can_sample
 from tasks.evaluation.writing import Writing, by_engine, context, written_answers
+from tasks.folders import write_text
 from tasks.judge import JudgeConfig
 from tasks.keyed import keyed_ranks
 from tasks.manifest import Manifest
-from tasks.store import Store, Workspace, write_text
+from tasks.store import Store, Workspace
 from tasks.tokens.encoder import Encoder
 from tasks.tokens.token_rows import read_token_rows
 from training.config import TrainConfig

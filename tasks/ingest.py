@@ -15,11 +15,12 @@ from tasks.digests import remembered_sha256
 from tasks.errors import InputError, RecipeError
 from tasks.manifest import Manifest
 from tasks.sources import jsonl, paired, preferences, tulu
-from tasks.sources.data_files import Row, find_files, read_rows
+from tasks.sources.data_files import find_files, read_rows
 from tasks.sources.download import fetched, is_url
 from tasks.sources.dump import Limits, read_dump
 from tasks.sources.gather import Read, gather_pairs
 from tasks.sources.hub import hub_digest, hub_rows, is_hub_id, pinned
+from tasks.sources.json_rows import Row
 from tasks.sources.place import locate
 from tasks.sources.preferences import read_preferences
 from tasks.store import External, Store, Workspace

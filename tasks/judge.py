@@ -22,8 +22,9 @@ from pydantic import Field, PositiveInt
 from tasks.config import StageConfig
 from tasks.evaluation.judge_client import JudgeClient
 from tasks.evaluation.verdicts import ORDERS, VERDICTS_SCHEMA, no_verdicts, read_verdict, verdict_measures
+from tasks.folders import write_text
 from tasks.manifest import Manifest
-from tasks.store import Store, Workspace, write_text
+from tasks.store import Store, Workspace
 
 VERSION = 2  # bump when the bytes this stage writes would change
 

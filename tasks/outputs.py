@@ -24,8 +24,9 @@ from tasks.evaluation.instructions import (
     refuse_without_reference,
 )
 from tasks.evaluation.writing import Writing, by_engine, context, written_answers
+from tasks.folders import write_text
 from tasks.manifest import Manifest, digest_json
-from tasks.store import External, Store, Workspace, write_text
+from tasks.store import External, Store, Workspace
 from tasks.tokens.encoder import Encoder
 from tasks.tokens.template import prompt_text
 from training.config import TrainConfig

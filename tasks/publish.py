@@ -20,6 +20,7 @@ import polars as pl
 from pydantic import Field
 
 from tasks.config import StageConfig
+from tasks.folders import write_text
 from tasks.manifest import Manifest
 from tasks.publication.attribution import write_attribution
 from tasks.publication.data_card import data_card
@@ -30,7 +31,7 @@ from tasks.publication.pair_export import export_pairs
 from tasks.reports.report import report
 from tasks.reports.story import Story, gather
 from tasks.reports.story_plots import draw_data, draw_training
-from tasks.store import Store, Workspace, write_text
+from tasks.store import Store, Workspace
 
 VERSION = 4  # bump when the bytes this stage writes would change
 UNSTATED: Final = "other"  # what hubs call a licence that they have no name for

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tasks.evaluation.benchmark_table import compared_benchmarks
+from tasks.folders import write_text
 from tasks.manifest import Manifest
-from tasks.store import Store, Workspace, write_text
+from tasks.store import Store, Workspace
 
 VERSION = 3  # bump when the bytes this stage writes would change
 

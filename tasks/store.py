@@ -8,9 +8,7 @@ A result is reused when its fingerprint matches and the inputs recorded in it ha
 `kill -9` at any moment leaves the finished folder or nothing that looks finished.
 """
 
-import errno
 import fcntl
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from tasks.digests import sha256_of, sync_file, sync_folder
-from tasks.errors import PrefstackError, Surroundings
-from tasks.manifest import MANIFEST, InputRecord, Manifest, StoredFile, canonical_json, fingerprint
+from tasks.errors import Surroundings
+from tasks.folders import damage, disk_is_full, keep_partial, publish, stored_files, sync_tree, write_text
+from tasks.manifest import MANIFEST, InputRecord, Manifest, fingerprint
 from tasks.provenance import provenance
 
 # The stage that a folder belongs to in the eyes of the user, where its name differs.
@@ -29,8 +27,6 @@ PART_OF: Final = {
     "source": "ingest", "card": "sample", "unseen": "evaluate", "generate": "evaluate", "judge": "evaluate",
     "benchmark": "evaluate", "outputs": "evaluate", "alpaca_eval": "evaluate", "results": "evaluate",
 }  # fmt: skip
-
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Report(Protocol):
@@ -201,85 +197,3 @@ class Store:
                 self.report.message(stage, f"another run is building {name}: waiting for it")
                 fcntl.flock(handle, fcntl.LOCK_EX)  # released by the kernel if the holder dies
             yield
-
-
-def disk_is_full(error: Exception) -> bool:
-    """Whether `error` says so; polars, safetensors and tokenizers say it in words of their own and without errno."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    return not isinstance(error, PrefstackError) and any(os.strerror(code) in str(error) for code in _FULL)
-
-
-def keep_partial(partial: Path, records: Mapping[str, InputRecord]) -> None:
-    """Make `partial`, or empty it where it was left by a build from inputs that have since come out different."""
-    stamp = partial / ".inputs.json"
-    made_of = canonical_json({key: record.content for key, record in records.items()})
-    try:
-        if stamp.read_text(encoding="utf-8") == made_of:
-            return
-    except (OSError, UnicodeDecodeError):
-        pass  # not there, or torn by a kill: nothing that can be trusted
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_text(stamp, made_of)
-
-
-def damage(manifest: Manifest, *, verify: bool) -> str | None:
-    """What is wrong with the files of a finished stage, or None. Sizes always; digests when `verify`."""
-    for name, stored in manifest.files.items():
-        path = manifest.folder / name
-        try:
-            size = path.stat().st_size
-        except OSError:
-            return f"has lost {name}"
-        if size != stored.size:
-            return f"has {size} bytes in {name} where its manifest says {stored.size}"
-        if verify and sha256_of(path) != stored.sha256:
-            return f"has other bytes in {name} than its manifest says"
-    return None
-
-
-def stored_files(folder: Path) -> dict[str, StoredFile]:
-    """Every file under `folder`, by its path within it, with size and sha256."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            name = path.relative_to(folder).as_posix()
-            found[name] = StoredFile(size=path.stat().st_size, sha256=sha256_of(path))
-    return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds all of it or what it held before, whatever happens."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text, encoding="utf-8")
-    sync_file(scratch)
-    scratch.rename(path)
-
-
-def sync_tree(folder: Path) -> None:
-    """Force every file and folder under `folder` to disk, readable by whom the umask lets read.
-
-    Some libraries write through private temporary files: safetensors would leave weights that only root can read.
-    """
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            if path.stat().st_mode & 0o777 != 0o666 & ~mask:
-                path.chmod(0o666 & ~mask)
-            sync_file(path)
-    sync_folder(folder)
-
-
-def publish(building: Path, folder: Path) -> None:
-    """Put `building` in the place of `folder`, by renames alone."""
-    old = folder.parent / f".old-{folder.name}"
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(building, folder)
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)

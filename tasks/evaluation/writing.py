@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.evaluation.engine import ENGINES, Wanted, engine_here
+from tasks.folders import write_text
 from tasks.manifest import Manifest
 from tasks.scores.ranks import run_ranks
-from tasks.store import Silent, Store, Workspace, write_text
+from tasks.store import Silent, Store, Workspace
 from training.config import Precision
 from training.jobs import AnswerBatch, Engine, GenerateJob, Mode
 

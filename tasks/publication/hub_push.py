@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from tasks.credentials import credential
 from tasks.errors import InputError, RecipeError, Surroundings
+from tasks.folders import damage
 from tasks.manifest import Manifest
-from tasks.store import damage
 
 # What the card and the data card point to. The pairs' texts are not part of a model: they stay here.
 BESIDE: Final = ("attribution.csv", "data_card.md", "lineage.json", "report.html", "train_pair_ids.txt", "plots")

@@ -14,12 +14,12 @@ from typing import Any, Final
 import polars as pl
 import yaml
 
+from tasks.folders import write_text
 from tasks.ordered import batches
 from tasks.pairing.licences import hub_licenses
 from tasks.publication.attribution import licenses, posts_used, write_attribution
 from tasks.reports.escaping import as_markdown
 from tasks.reports.figures import markdown_table, number
-from tasks.store import write_text
 
 _MESSAGES: Final = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 EXPORT_SCHEMA: Final = pl.Schema(

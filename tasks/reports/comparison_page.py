@@ -15,9 +15,9 @@ import numpy as np
 from tasks.evaluation.plots import BASE, FAINT, MODEL, Axes, percent_axis, save, title_over_labels
 from tasks.evaluation.side_by_side import MISSING, SideBySide
 from tasks.evaluation.statistics import Estimate
+from tasks.folders import write_text
 from tasks.reports.escaping import as_html, as_markdown
 from tasks.reports.figures import NOTHING, interval, markdown_table, number, percent, setting
-from tasks.store import write_text
 
 PAGE: Final = "comparison.html"
 PICTURE: Final = "comparison.png"

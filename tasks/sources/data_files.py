@@ -3,45 +3,30 @@
 in   a file, or a folder of files
 out  rows in the order of the files' names, each with its place; what is no row, with the reason
 
-What a file is, its first bytes say and not its name. JSON Lines end at a line feed and nowhere else: U+2028 and its
-like are text. Rows come one at a time, so that memory does not grow with a file.
+What a file is, its first bytes say and not its name. Rows come one at a time, so that memory does not grow with a file.
 """
 
 import gzip
 import io
-import json
 import os
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final
 
 from tasks.digests import remembered_sha256
 from tasks.errors import InputError
 from tasks.manifest import digest_json
+from tasks.sources.json_rows import BOM, READ, Row, array_rows, line_rows
 
 SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz", ".parquet")
-MAX_LINE: Final = 32 << 20  # bytes of one row of JSON; a post has 200 kB at most
-_MOST_JUNK: Final = 200_000  # lines that are no rows, from which more of them than rows are not worth counting
 _BATCH: Final = 100  # rows of Parquet decoded at a time
-_READ: Final = 1 << 20
 _FREE: Final = 1 << 28  # bytes that a gzip file may unpack to whatever its size
 
 _PARQUET: Final = b"PAR1"
 _GZIP: Final = b"\x1f\x8b"
 _POINTER: Final = b"version https://git-lfs"
-_BOM: Final = b"\xef\xbb\xbf"
-
-
-class Row(NamedTuple):
-    """One row of a source, or what stands where one was expected."""
-
-    place: str
-    """Such as `row 7`, or `line 12` of JSON Lines; after the file's name where there are several."""
-    values: dict[str, Any]
-    fault: str | None = None
-    """`malformed` or `too_long` where there are no values."""
 
 
 @dataclass(frozen=True)
@@ -111,27 +96,27 @@ def read_rows(files: DataFiles, columns: Collection[str], max_ratio: float) -> I
 def _rows_of(
     handle: IO[bytes], path: Path, name: str, columns: Collection[str], max_ratio: float
 ) -> Iterator[Row]:  # fmt: skip
-    head = handle.read(_READ)
+    head = handle.read(READ)
     handle.seek(0)
     if head.startswith(_PARQUET):
         yield from _parquet_rows(path, name, columns, max_ratio)
         return
     text: IO[bytes] = handle
     if head.startswith(_GZIP):
-        text = io.BufferedReader(_Unpacked(handle, path, max_ratio), _READ)
-        head = text.peek(_READ)
+        text = io.BufferedReader(_Unpacked(handle, path, max_ratio), READ)
+        head = text.peek(READ)
     what = what_else(head)
     if what is not None:
         raise InputError(f"{path} {what}; give JSON Lines, a JSON array, gzip of either, or Parquet")
-    if head.removeprefix(_BOM).lstrip().startswith(b"["):
-        yield from _array_rows(text, path, name)
+    if head.removeprefix(BOM).lstrip().startswith(b"["):
+        yield from array_rows(text, path, name)
     else:
-        yield from _line_rows(text, path, name)
+        yield from line_rows(text, path, name)
 
 
 def what_else(head: bytes) -> str | None:
     """What a file that begins with `head` is if it is no text of data: a phrase for a message, or None."""
-    start = head.removeprefix(_BOM).lstrip()
+    start = head.removeprefix(BOM).lstrip()
     if not start:
         return "is empty"
     if start.startswith(_POINTER):
@@ -170,84 +155,6 @@ class _Unpacked(io.RawIOBase):
         return len(data)
 
 
-def _line_rows(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
-    """JSON Lines. A line that is no JSON object is a fault of its own, unless no line at all is one."""
-    number = good = 0
-    first = ""
-    while line := handle.readline(MAX_LINE):
-        number += 1
-        place = f"{name}line {number}"
-        if len(line) == MAX_LINE and not line.endswith(b"\n"):
-            while line and not line.endswith(b"\n"):
-                line = handle.readline(MAX_LINE)
-            yield Row(place, {}, "too_long")
-            continue
-        if number == 1:
-            line = line.removeprefix(_BOM)
-        if not line.strip():
-            continue
-        values = _parsed(line)
-        if values is None:
-            first = first or place
-            if number - good > _MOST_JUNK and number > 2 * good:
-                raise InputError(f"{path} is not JSON Lines: most of its first {number} lines are no JSON objects")
-            yield Row(place, {}, "malformed")
-            continue
-        good += 1
-        yield Row(place, values)
-    if not good:
-        raise InputError(f"{path} is not JSON Lines: {first or 'no line'} is not a JSON object, nor is any other")
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _array_rows(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
-    """The elements of one JSON array, decoded one after another from a window on the text."""
-    stream = io.TextIOWrapper(handle, encoding="utf-8-sig", newline="")
-    decode = json.JSONDecoder().raw_decode
-    window, at, number = "", 0, 0
-    try:
-        window = stream.read(_READ).lstrip()[1:]
-        while True:
-            at = _skip_blank(window, at, first=number == 0)
-            if at < len(window) and window[at] == "]":
-                if window[at + 1 :].strip() or stream.read().strip():
-                    raise InputError(f"{path} goes on after the end of its JSON array")
-                return
-            try:
-                value, end = decode(window, at)
-                # A number could go on beyond the window: what ends it must be in sight.
-                whole = not isinstance(value, int | float) or window[end:].lstrip()[:1] in {",", "]"}
-            except (json.JSONDecodeError, RecursionError):
-                whole = False
-            if not whole:
-                more = stream.read(max(_READ, len(window) - at))
-                if not more or len(window) - at > MAX_LINE:
-                    raise InputError(f"{path} is damaged or cut short after row {number} of its JSON array")
-                window, at = window[at:] + more, 0
-                continue
-            number, at = number + 1, end
-            place = f"{name}row {number}"
-            yield Row(place, value) if isinstance(value, dict) else Row(place, {}, "malformed")
-    except ValueError as error:  # not UTF-8, or a number of thousands of digits
-        raise InputError(f"{path} is damaged after row {number} of its JSON array: {error}") from error
-
-
-def _skip_blank(window: str, at: int, *, first: bool) -> int:
-    """Where the next element or the closing bracket begins: after white space and, but for the first, one comma."""
-    comma = first
-    while at < len(window) and (window[at] in " \t\r\n" or (window[at] == "," and not comma)):
-        comma = comma or window[at] == ","
-        at += 1
-    return at
-
-
 def _parquet_rows(path: Path, name: str, columns: Collection[str], max_ratio: float) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -255,7 +162,7 @@ def _parquet_rows(path: Path, name: str, columns: Collection[str], max_ratio: fl
     number = size = 0
     most = max(_FREE, int(path.stat().st_size * max_ratio))
     try:
-        with pq.ParquetFile(path, buffer_size=_READ, pre_buffer=False) as file:
+        with pq.ParquetFile(path, buffer_size=READ, pre_buffer=False) as file:
             there: Sequence[str] = file.schema_arrow.names
             wanted = sorted(set(there) & set(columns))
             if len(set(there)) < len(there):

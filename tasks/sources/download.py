@@ -21,7 +21,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from tasks.digests import remembered_sha256, sync_file
 from tasks.errors import InputError, PrefstackError, RecipeError, Surroundings, Transient
-from tasks.store import Store, disk_is_full, write_text
+from tasks.folders import disk_is_full, write_text
+from tasks.store import Store
 
 if TYPE_CHECKING:
     import httpx

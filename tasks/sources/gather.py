@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tasks.manifest import reasons
 from tasks.ordered import batches, write_ordered
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, content_pair_id, pair_id
-from tasks.sources.data_files import Row
+from tasks.sources.json_rows import Row
 from tasks.sources.pair_rows import REASONS, Rejected
 from tasks.sources.skipped import Skipped
 from tasks.store import Workspace

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tasks.errors import InputError, PrefstackError, RecipeError, Surroundings
 from tasks.manifest import digest_json
-from tasks.sources.data_files import SUFFIXES, Row
+from tasks.sources.data_files import SUFFIXES
+from tasks.sources.json_rows import Row
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

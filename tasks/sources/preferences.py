@@ -21,7 +21,7 @@ import polars as pl
 from tasks.manifest import reasons
 from tasks.ordered import batches, write_ordered
 from tasks.sources import question_facts
-from tasks.sources.data_files import Row
+from tasks.sources.json_rows import Row
 from tasks.sources.pair_rows import Rejected, storable
 from tasks.sources.posts import ANSWER, FAULT_SCHEMA, MAX_BODY, POST_SCHEMA, QUESTION, USER_SCHEMA
 from tasks.sources.ranges import write_part

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from data_checks import sampled
+from flows.plain import plain_steps
 from flows.recipe import load_recipe
 from flows.runs import open_run
 from flows.show import run_text
-from flows.stages import data_stages, described, plain_steps
+from flows.stages import data_stages, described
 from tasks.errors import GateFailed, RecipeError
 from tasks.evaluation.verdict import waived_checks
 from tasks.store import Store

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from flows.gc import collect, gc_text
+from flows.plain import plain_steps
 from flows.recipe import load_recipe
 from flows.runs import follow, open_run, store_of
-from flows.stages import all_stages, plain_steps
+from flows.stages import all_stages
 from tasks.errors import RecipeError
 from tasks.manifest import Manifest
 from tasks.sources.download import download_folder

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from flows import prerequisites
+from flows.plain import plain_steps
 from flows.plan import plan_recipe, plan_text
 from flows.prerequisites import refuse_unmet, tell_unmet, would_be_built
 from flows.recipe import Recipe, load_recipe
 from flows.runs import store_of
-from flows.stages import all_stages, plain_steps
+from flows.stages import all_stages
 from tasks.errors import PrefstackError, RecipeError, Surroundings
 from tasks.evaluation import examination
 from tasks.store import Silent, Store

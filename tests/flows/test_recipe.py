@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.plain import plain_steps
 from flows.recipe import STAGES, built_in_recipes, load_recipe, stage_named
-from flows.stages import data_stages, plain_steps
+from flows.stages import data_stages
 from tasks.errors import RecipeError
 from tasks.store import Store
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from flows.gates import GatesConfig
+from flows.plain import plain_steps
 from flows.recipe import load_recipe
-from flows.stages import must_be_better, plain_steps
+from flows.stages import must_be_better
 from tasks.errors import GateFailed, RecipeError
 from tasks.evaluation.metrics import ROWS_SCHEMA, metrics
 from tasks.manifest import Manifest

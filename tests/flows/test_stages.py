@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from flows.plain import Steps
 from flows.recipe import STAGES, load_recipe
-from flows.stages import Steps, all_stages
+from flows.stages import all_stages
 from tasks.manifest import Manifest
 from tasks.store import PART_OF, Store
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.plain import plain_steps
 from flows.recipe import STAGES, load_recipe
 from flows.runs import run_name
-from flows.stages import all_stages, plain_steps
+from flows.stages import all_stages
 from flows.sweep import failed
 from flows.variations import MAX_RUNS, run_names, variations, varied
 from tasks.errors import RecipeError

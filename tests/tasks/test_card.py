@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from flows.plain import plain_steps
 from flows.recipe import Recipe
-from flows.stages import data_stages, plain_steps
+from flows.stages import data_stages
 from tasks.manifest import Manifest
 from tasks.store import Store
 from tests.tasks.test_pair import answer, question, write_dump

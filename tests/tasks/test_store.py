@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 
 from tasks.config import StageConfig
 from tasks.errors import InputError, Surroundings
+from tasks.folders import damage
 from tasks.manifest import MANIFEST, Manifest
-from tasks.store import External, Store, Workspace, damage
+from tasks.store import External, Store, Workspace
 
 DUMP = External("d" * 64)
 

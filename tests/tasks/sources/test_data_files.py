@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import InputError
-from tasks.sources import data_files
-from tasks.sources.data_files import Row, find_files, read_rows
+from tasks.sources import data_files, json_rows
+from tasks.sources.data_files import find_files, read_rows
+from tasks.sources.json_rows import Row
 
 ROWS = [{"a": 1, "t": "x"}, {"a": 2, "t": "line\u2028separator\x85"}, {"a": 3, "t": "y"}]
 
@@ -53,7 +54,7 @@ def test_a_malformed_line_is_skipped_with_its_number_and_blank_lines_are_no_rows
 
 
 def test_a_line_without_end_is_passed_over_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_files, "MAX_LINE", 64)
+    monkeypatch.setattr(json_rows, "MAX_LINE", 64)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": "' + b"x" * 1000 + b'"}\n{"a": 2}\n')
     assert [(row.place, row.fault) for row in read(path)] == [
@@ -162,7 +163,7 @@ def test_an_array_is_read_as_json_reads_it_wherever_the_window_ends(
     path = tmp_path_factory.mktemp("array") / "rows.json"
     path.write_bytes(json.dumps(rows, ensure_ascii=step % 2 == 0, indent=step % 3 or None).encode("utf-8", "replace"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data_files, "_READ", step)
+        patch.setattr(json_rows, "READ", step)
         with open(path, "rb") as handle:
-            found = [row.values for row in data_files._array_rows(handle, path, "")]
+            found = [row.values for row in json_rows.array_rows(handle, path, "")]
     assert found == json.loads(path.read_bytes())
