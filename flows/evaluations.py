@@ -5,19 +5,16 @@ out  the manifest that stands for evaluate from here on, and those of its parts;
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from flows.plain import Steps
+from flows.recipe import Recipe
 from tasks.benchmark import asks_alpaca_eval, wanted_tasks
 from tasks.manifest import Manifest
 from tasks.store import Store
 
-if TYPE_CHECKING:
-    from flows.plain import Steps
-    from flows.recipe import Recipe
-
 
 def further_evaluations(
-    steps: "Steps", store: Store, recipe: "Recipe", made: Mapping[str, Manifest], judged: Manifest
+    steps: Steps, store: Store, recipe: Recipe, made: Mapping[str, Manifest], judged: Manifest
 ) -> tuple[Manifest, dict[str, Manifest]]:
     """`made` has `model` and `train`, and of the pairs to judge by `tokenize` and, as `held_out`, their texts.
 
@@ -52,7 +49,7 @@ def further_evaluations(
     return whole, {"ranking": judged, **parts}
 
 
-def withheld_keys(recipe: "Recipe") -> tuple[str, ...]:
+def withheld_keys(recipe: Recipe) -> tuple[str, ...]:
     """Variables that the recipe says hold a key: a process that runs what a model writes does not see them."""
     asked = recipe.evaluate
     judge = asked.generate.judge if asked.generate is not None else None
