@@ -100,6 +100,8 @@ def annotate(
         "IS_ALPACA_EVAL_2": "True",
         LAUNCHER_PID: str(os.getpid()),
     }
+    for name in ("OPENAI_API_BASE", "OPENAI_BASE_URL", "OPENAI_API_KEYS"):  # the recipe says who is asked, and alone
+        environment.pop(name, None)
     if url is not None:
         environment["OPENAI_API_BASE"] = url
     given = arguments(folder, outputs.absolute(), reference.absolute(), annotator=annotator, controlled=controlled)

@@ -95,7 +95,7 @@ def test_an_interrupted_generation_goes_on_to_the_same_bytes(
 ) -> None:
     run = run_until_train(tmp_path)
     asked: list[int] = []
-    import tasks.generate as stage
+    import tasks.evaluation.writing as stage
 
     real = stage.run_ranks
 
