@@ -25,13 +25,14 @@ def adam(trained: Sequence[nn.Parameter], config: TrainConfig, device: torch.dev
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     try:
-        return DeepSpeedCPUAdam(trained, adamw_mode=True, **given)
+        hosts: Optimizer = DeepSpeedCPUAdam(trained, adamw_mode=True, **given)
     except Exception as error:  # a compiler fails in every way
         raise TrainerError(
             "recipe",
             "train.offload optimizer asks for DeepSpeed's Adam for CPUs, which is compiled at its first use, and that"
             f" failed ({_root(error)}): install a C++ compiler and ninja, or set train.offload to none",
         ) from error
+    return hosts
 
 
 def updates_of(optimizer: Optimizer, updates: int, device: torch.device) -> Tensor | int:
