@@ -88,8 +88,6 @@ def test_pairs_from_two_sets_are_trained_on_and_judged_by_a_third_without_what_w
     assert summary["stages"]["sample"]["counts"]["train"] == 16
     assert summary["stages"]["evaluate"]["counts"]["pairs"] == 6 == summary["metrics"]["pairs"]
     assert len(summary["stages"]["ingest"]["sources"]) == 3
-    (run,) = (tmp_path / "work" / "runs").glob("*/summary.json")
-    assert {path.name for path in run.parent.glob("reference*.log")} == {"reference.log", "reference-evaluate.log"}
     judged = pl.read_parquet(Path(summary["stages"]["evaluate"]["folder"]) / "rows.parquet")["pair_id"]
     seen = {f"math.stackexchange.com/{10 * n}/{10 * n + 1}/{10 * n + 2}" for n in range(4, 8)}
     assert len(judged) == 6 and not seen & set(judged)
