@@ -58,10 +58,13 @@ def devices_for(
 
 
 def log_name(stage: str, given: tuple[Any, ...]) -> str:
-    """What the log of a stage is called in the run's folder: two models are examined in one run."""
-    if stage not in ("benchmark", "outputs"):
-        return stage
-    return f"{stage}-{'start' if given[0].stage == 'model' else 'tuned'}"
+    """What the log of a stage is called in the run's folder: in one run two models are examined, and two sets of token
+    rows are scored where the evaluation has sources of its own, none of whose rows are trained on."""
+    if stage in ("benchmark", "outputs"):
+        return f"{stage}-{'start' if given[0].stage == 'model' else 'tuned'}"
+    if stage == "reference" and given[0].counts.get("train") == 0:
+        return "reference-evaluate"
+    return stage
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Attention of a pack on the CPU in fp32 or fp64: matrix products over the query heads that share a key head.
 
-At the lengths of answers PyTorch's flash kernel for CPUs does a third of the operations a second that its matrix
+At the lengths of answers PyTorch's flash kernel for CPUs does less than half of the operations a second that its matrix
 product does. Here the queries of a group stand under one another, so that a block of them takes one product with its
 keys and one with its values, and nothing is repeated for a group's sake. Every block has its own end of the keys. What
 the queries take of each key is worked out again in the backward pass: it would be larger than all else that a layer

@@ -81,10 +81,12 @@ class _RMSNorm(torch.autograd.Function):
         hidden, weight, inverse = ctx.saved_tensors
         grad = grads[0].to(inverse.dtype)
         normed = hidden.to(inverse.dtype) * inverse
-        grad_weight = (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
-        pulled = grad * weight.to(inverse.dtype)
-        along = (pulled * normed).mean(-1, keepdim=True)
-        grad_hidden = pulled.sub_(normed.mul_(along)).mul_(inverse).to(hidden.dtype)
+        # The same product serves both sums, over the rows for the weight and along them for the norm.
+        both = grad * normed
+        grad_weight = both.flatten(0, -2).sum(0).to(weight.dtype)
+        wide_weight = weight.to(inverse.dtype)
+        along = (both @ wide_weight).div_(both.shape[-1]).unsqueeze(-1)
+        grad_hidden = (grad * wide_weight).addcmul_(normed, along, value=-1).mul_(inverse).to(hidden.dtype)
         return grad_hidden, grad_weight, None
 
 

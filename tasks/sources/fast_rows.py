@@ -99,10 +99,9 @@ def _attributes(data: bytes, base: int, gaps: "_Gaps") -> _Found:
             pl.Series([data], dtype=pl.Binary).cast(pl.String)
         except pl.exceptions.PolarsError:
             raise NotUsual from None
-        at = data.find(b"\xef")
-        while at >= 0:  # U+FFFE and U+FFFF, EF BF BE and EF BF BF, are in UTF-8 and not in XML; few texts have an EF
-            _demand(not (data[at + 1] == 0xBF and data[at + 2] >= 0xBE))
-            at = data.find(b"\xef", at + 1)
+        # U+FFFE and U+FFFF, EF BF BE and EF BF BF, are in UTF-8 and not in XML.
+        at = np.flatnonzero(bytes_ == 0xEF)
+        _demand(not np.any((bytes_[at + 1] == 0xBF) & (bytes_[at + 2] >= 0xBE)))
     quotes = np.flatnonzero(bytes_ == ord('"'))
     _demand(len(quotes) > 0 and len(quotes) % 2 == 0)
     tail = _END.fullmatch(data, int(quotes[-1]) + 1)

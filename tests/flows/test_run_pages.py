@@ -105,6 +105,12 @@ def test_the_logs_of_both_models_examinations_are_kept(tmp_path: Path) -> None:
     assert log_name("train", ()) == "train"
 
 
+def test_the_reference_of_pairs_to_judge_by_alone_has_a_log_of_its_own() -> None:
+    of_training, of_judges = (SimpleNamespace(stage="tokenize", counts={"train": n, "held_out": 6}) for n in (16, 0))
+    assert log_name("reference", (of_training, "model")) == "reference"
+    assert log_name("reference", (of_judges, "model")) == "reference-evaluate"
+
+
 def test_a_log_of_an_earlier_attempt_is_not_said_again(tmp_path: Path) -> None:
     partial, run = tmp_path / "partial" / "train-ab", tmp_path / "runs" / "one"
     partial.mkdir(parents=True)
