@@ -9,6 +9,7 @@ cap would be likelier to be sampled.
 from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
 import polars as pl
 import xxhash
 
@@ -22,7 +23,10 @@ def keyed_rank(seed: int, purpose: Purpose, name: str) -> int:
 
 def keyed_ranks(seed: int, purpose: Purpose, names: Iterable[str]) -> pl.Series:
     """`keyed_rank` of each name, as an unsigned 64-bit series."""
-    prefix = f"{purpose}\0".encode()
-    whole = seed & 0xFFFFFFFFFFFFFFFF
+    prefix = f"{purpose}\0"
     digest = xxhash.xxh3_64_intdigest
-    return pl.Series("rank", [digest(prefix + name.encode(), seed=whole) for name in names], dtype=pl.UInt64)
+    if not isinstance(names, pl.Series):
+        names = pl.Series(list(names), dtype=pl.String)
+    whole_names = pl.select((pl.lit(prefix) + names).cast(pl.Binary)).to_series().to_list()
+    keys = [digest(name, seed & 0xFFFFFFFFFFFFFFFF) for name in whole_names]
+    return pl.Series("rank", np.array(keys, dtype=np.uint64))

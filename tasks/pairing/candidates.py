@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from tasks.errors import InputError
 from tasks.keyed import Purpose, keyed_ranks
@@ -26,6 +27,10 @@ from tasks.pairs import pair_id_expr
 SHARE: Final = 2_000_000  # answers held at once
 BLOCK: Final = 1_000_000  # pairs held at once
 MAX_ANSWERS: Final = 10_000  # to one question; the most on any site is about 1,500, and pairs grow with the square
+# Pairs of one share: so many, and so many for each answer more. Two million are looked at in a second; Code Golf, whose
+# questions have the most answers of all sites, has some seven million.
+MAX_PAIRS: Final = 20_000_000
+MAX_PAIRS_PER_ANSWER: Final = 20
 
 _QUESTION: Final = 1
 _ANSWER: Final = 2
@@ -63,27 +68,38 @@ class Chosen:
 def choose(posts: Path, site: str, rules: Rules, chosen: Chosen, drop: Callable[[pl.DataFrame], None]) -> None:
     """Add the candidates of one site's posts to `chosen`; `drop` gets what a switch leaves out, with its `reason`."""
     for answers in _shares(posts, site, rules.switches):
-        found = [_capped(block, rules) for block in _blocks(answers, site, rules, chosen.counts, drop)]
+        blocks = _blocks(answers, site, rules, chosen.counts, drop)
+        chosen.counts["capped"] += 0
+        if rules.max_pairs_per_question is None:
+            for pairs in blocks:
+                _add(chosen, pairs, rules)
+            continue
+        found = [_capped(block, rules) for block in blocks]
         if not found:
             continue
         eligible = sum(block[1] for block in found)
         kept, _ = _capped(pl.concat([block[0] for block in found]), rules)
         chosen.counts["capped"] += eligible - kept.height
-        chosen.counts["candidates"] += kept.height
-        chosen.pairs = lowest(pl.concat([chosen.pairs, kept]), rules.candidates, rules.seed, "sample")
+        _add(chosen, kept, rules)
+
+
+def _add(chosen: Chosen, pairs: pl.DataFrame, rules: Rules) -> None:
+    chosen.counts["candidates"] += pairs.height
+    chosen.pairs = lowest(pl.concat([chosen.pairs, pairs]), rules.candidates, rules.seed, "sample")
 
 
 def lowest(pairs: pl.DataFrame, number: int | None, seed: int, purpose: Purpose) -> pl.DataFrame:
     """The `number` of `pairs` with the lowest keyed rank of their names; all where there are no more."""
     if number is None or pairs.height <= number:
         return pairs
-    return _ranked(pairs, seed, purpose).head(number).select(pairs.columns)
+    keyed = _keyed(pairs, seed, purpose).filter(pl.col("key") <= pl.col("key").bottom_k(number).max())
+    return keyed.sort("key", "name").head(number).select(pairs.columns)
 
 
-def _ranked(pairs: pl.DataFrame, seed: int, purpose: Purpose) -> pl.DataFrame:
-    """`pairs` by the keyed rank of their names; names break the tie that is never seen."""
+def _keyed(pairs: pl.DataFrame, seed: int, purpose: Purpose) -> pl.DataFrame:
+    """`pairs` with the keyed rank of their names as `key`, and `name`, which breaks the tie that is never seen."""
     names = pairs.select(pair_id_expr().alias("name"))["name"]
-    return pairs.with_columns(name=names, key=keyed_ranks(seed, purpose, names)).sort("key", "name")
+    return pairs.with_columns(name=names, key=keyed_ranks(seed, purpose, names))
 
 
 def _shares(posts: Path, site: str, switches: Switches) -> Iterator[pl.DataFrame]:
@@ -126,12 +142,7 @@ def _blocks(
         return
     question = answers["question_id"].to_numpy()
     last = np.flatnonzero(np.append(question[1:] != question[:-1], True))  # of each question
-    most = int(np.diff(last, prepend=-1).max())
-    if most > MAX_ANSWERS:
-        worst = int(question[last[np.argmax(np.diff(last, prepend=-1))]])
-        raise InputError(
-            f"{site}: question {worst} has {most} answers, more than the {MAX_ANSWERS} that any true one could have"
-        )
+    _refuse_too_many(np.diff(last, prepend=-1), question[last], site)
     later = last[np.searchsorted(last, np.arange(len(question)))] - np.arange(len(question))  # answers after this one
     before = np.append(0, np.cumsum(later))
     told = answers["rank"] if "rank" in answers.columns else ranks(rules.rule, answers["score"], answers["accepted"])
@@ -171,6 +182,24 @@ def _blocks(
         yield pairs
 
 
+def _refuse_too_many(answers: NDArray[np.int64], question: NDArray[np.int64], site: str) -> None:
+    """InputError where questions have more answers, `answers` each, than those of any true site."""
+    worst = int(np.argmax(answers))
+    most = int(answers[worst])
+    if most > MAX_ANSWERS:
+        raise InputError(
+            f"{site}: question {question[worst]} has {most} answers, more than the {MAX_ANSWERS} that any true one"
+            " could have"
+        )
+    pairs = int((answers * (answers - 1) // 2).sum())
+    bound = MAX_PAIRS + MAX_PAIRS_PER_ANSWER * int(answers.sum())
+    if pairs > bound:
+        raise InputError(
+            f"{site}: the answers to its questions make {pairs} pairs, more than the {bound} that a true site could"
+            f" have; question {question[worst]} has the most answers, {most}"
+        )
+
+
 def _capped(pairs: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, int]:
     """`pairs` with not more than the cap of each question, those of the lowest keyed rank; and how many came."""
     cap = rules.max_pairs_per_question
@@ -180,5 +209,9 @@ def _capped(pairs: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, int]:
     many = pairs.filter(over)
     if many.is_empty():
         return pairs, pairs.height
-    few = _ranked(many, rules.seed, "cap").filter(pl.int_range(pl.len()).over("question_id") < cap)
+    # Sorted are only those that can be among the lowest: of a question with thousands of answers few of millions.
+    keyed = _keyed(many, rules.seed, "cap").filter(
+        pl.col("key") <= pl.col("key").bottom_k(cap).max().over("question_id")
+    )
+    few = keyed.sort("key", "name").filter(pl.int_range(pl.len()).over("question_id") < cap)
     return pl.concat([pairs.filter(~over), few.select(pairs.columns)]), pairs.height

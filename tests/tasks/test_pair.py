@@ -239,6 +239,31 @@ def test_a_question_with_more_answers_than_can_be_true_is_refused(
         paired(busy(questions=1))
 
 
+def test_questions_whose_answers_make_more_pairs_than_can_be_true_are_refused(
+    paired: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "MAX_PAIRS", 30)
+    monkeypatch.setattr(candidates, "MAX_PAIRS_PER_ANSWER", 2)
+    # Nine answers make 36 pairs, and 30 + 2 * 9 = 48 may be; two such questions make 72, and 66 may be.
+    done, _, _ = paired(busy(questions=1))
+    assert done.counts["considered"] == 36
+    with pytest.raises(InputError, match=r"make 72 pairs, more than the 66 .* question 100 has the most answers, 9"):
+        paired(busy(questions=2), work="two")
+
+
+def test_without_a_cap_pairs_are_drawn_block_by_block_to_the_same_bytes(
+    paired: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _, _ = paired(busy(), candidates=25, max_pairs_per_question=None)
+    assert whole.counts["capped"] == 0 and whole.counts["not_candidate"] > 0
+    monkeypatch.setattr(candidates, "BLOCK", 7)
+    blocks, _, _ = paired(busy(), work="blocks", candidates=25, max_pairs_per_question=None)
+    assert blocks.counts == whole.counts
+    assert {name: file.sha256 for name, file in blocks.files.items()} == {
+        name: file.sha256 for name, file in whole.files.items()
+    }
+
+
 def test_a_dump_without_pairs_gives_no_pairs(paired: Callable[..., Any]) -> None:
     for number, rows in enumerate([[], [question(1)], [question(1), answer(2, 1, 4)]]):
         done, pairs, _ = paired(rows, work=f"work-{number}")
