@@ -212,10 +212,9 @@ class _Pairing:
             TextJob(posts=str(part), wanted=str(wanted), site=site.site, out=str(folder / part.name)) for part in parts
         ]
         self._work.message(f"converting posts of {site.site}")
-        # Always another process: a library that panics on a text says so on the standard error of its own.
-        workers = min(
-            cores(), MAX_WORKERS
-        )  # no more than there are parts, whose texts take longer than a worker to start
+        # Always another process: a library that panics on a text says so on the standard error of its own. And no more
+        # than there are parts, whose texts take longer than a worker to start.
+        workers = min(cores(), MAX_WORKERS)
         for done in convert_all(jobs, workers, self._work.message):
             self._work.progress(done, len(jobs), "parts")
         return [folder / part.name for part in parts]
