@@ -27,9 +27,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the whole pipeline on a small made site and a 135M model, on the CPU, in minutes
 	$(BIN)/prefstack run demo
 
-# As many at once as there are cores; a file's tests stay together, for what they share.
+# As many at once as there are cores; a file's tests stay together, for what they share. In the order of the tree: what
+# takes long is in flows, and would else come last, since its files have few tests.
 test: $(STAMP)  ## the default tests
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## tests that take minutes: parity at full size
 	$(BIN)/python -m pytest -q -m 'slow and not gpu'

@@ -20,7 +20,7 @@ from tasks.errors import InputError, Transient
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.pairing.markdown import to_markdown
 from tasks.pairing.outsized import outsized
-from tasks.sources import data_files, xml_file
+from tasks.sources import data_files, json_rows, xml_file
 from tasks.store import Store
 from tasks.workers import WorkerDied
 
@@ -297,7 +297,7 @@ def test_a_text_that_a_dictionary_repeats_without_end_is_stopped_by_the_ratio(
 def test_lines_that_are_mostly_no_json_are_not_counted_to_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_files, "_MOST_JUNK", 20)
+    monkeypatch.setattr(json_rows, "_MOST_JUNK", 20)
     good = b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n'
     path = tmp_path / "p.jsonl"
     path.write_bytes(good + b"x\n" * 1000)
