@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from training.batch import Pack
-from training.grouped import grouped_attention
 from training.kernels import Heads, Kernel, Varlen, first_that_works, varlen
 from training.segments import blockwise_attention, causal_bias
 
@@ -47,8 +46,8 @@ class Layout:
 
 @lru_cache
 def kernel_for(device: torch.device, dtype: torch.dtype, heads: Heads) -> Kernel | None:
-    """The variable-length kernel for such a model; None where none works, and plain products or, on a CPU in bf16,
-    `blockwise_attention` are used instead."""
+    """The variable-length kernel for such a model; None where none works and `sdpa_attention` or, on a CPU,
+    `blockwise_attention` is used instead."""
     # Flash attention is for 16-bit numbers.
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
@@ -74,8 +73,6 @@ def segment_attention(
     """
     if layout.varlen is not None and layout.kernel is not None:
         return layout.kernel(query, key, value, layout.varlen, scaling, sliding_window), None
-    if query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64):
-        return grouped_attention(query, key, value, layout.bounds, scaling, sliding_window), None
     if query.device.type == "cpu":
         return blockwise_attention(query, key, value, layout.bounds, scaling, sliding_window), None
     return sdpa_attention(query, key, value, layout.bounds, scaling, sliding_window), None

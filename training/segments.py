@@ -1,4 +1,4 @@
-"""Attention of a pack on the CPU in bf16: a block of queries at a time, each with the keys that it may see alone.
+"""Attention of a pack on the CPU: a block of queries at a time, each with the keys that it may see and no others.
 
 PyTorch's flash kernel for CPUs computes every key of a chunk of 512, causal or not; at the lengths of answers that is
 twice the work. Calling it for 64 queries at a time, each with its own end of the keys, leaves out what the mask would
@@ -51,8 +51,8 @@ class _BlockwiseAttention(torch.autograd.Function):
         out = query.new_empty(1, tokens, heads, size)
         # The kernel gives its log-sum-exp in fp32, or in fp64 for fp64.
         lse = query.new_empty(1, heads, tokens, dtype=torch.float64 if query.dtype == torch.float64 else torch.float32)
-        for rows, first, keys, values in sequences(key, value, bounds):
-            for block, seen in blocks(rows, first, window, QUERIES):
+        for rows, first, keys, values in _sequences(key, value, bounds):
+            for block, seen in _blocks(rows, first, window):
                 bias = causal_bias(block.stop - block.start, seen.stop - seen.start, window, query)
                 attended, block_lse = _forward(
                     query[:, :, block], keys[:, :, seen], values[:, :, seen], attn_mask=bias, scale=scaling
@@ -73,10 +73,11 @@ class _BlockwiseAttention(torch.autograd.Function):
             torch.zeros_like(tensor.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
             for tensor in (query, key, value)
         )
-        every = [span for bound in bounds for span in spans(bound)]
-        for (rows, first, keys, values), (prompt, completion) in zip(sequences(key, value, bounds), every, strict=True):
+        sequences = _sequences(key, value, bounds)
+        spans = [span for bound in bounds for span in _spans(bound)]
+        for (rows, first, keys, values), (prompt, completion) in zip(sequences, spans, strict=True):
             grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
-            for block, seen in blocks(rows, first, window, QUERIES):
+            for block, seen in _blocks(rows, first, window):
                 bias = causal_bias(block.stop - block.start, seen.stop - seen.start, window, query)
                 dq, dk, dv = _backward(
                     grad_out[:, :, block], query[:, :, block], keys[:, :, seen], values[:, :, seen], out[:, :, block],
@@ -92,14 +93,14 @@ class _BlockwiseAttention(torch.autograd.Function):
         return grad_query, grad_key, grad_value, None, None, None
 
 
-def spans(bound: tuple[int, int, int, int]) -> list[tuple[slice, slice]]:
+def _spans(bound: tuple[int, int, int, int]) -> list[tuple[slice, slice]]:
     """Where prompt and completion of the two sequences of a pair stand in the pack."""
     start, prompt_end, chosen_end, rejected_end = bound
     prompt = slice(start, prompt_end)
     return [(prompt, slice(prompt_end, chosen_end)), (prompt, slice(chosen_end, rejected_end))]
 
 
-def sequences(key: Tensor, value: Tensor, bounds: Bounds) -> Iterator[tuple[slice, int, Tensor, Tensor]]:
+def _sequences(key: Tensor, value: Tensor, bounds: Bounds) -> Iterator[tuple[slice, int, Tensor, Tensor]]:
     """The sequences of a pack: which rows of the pack query, the position of the first of them, keys and values.
 
     The prompt queries with the chosen completion, and its keys and values serve the rejected one too.
@@ -113,9 +114,9 @@ def sequences(key: Tensor, value: Tensor, bounds: Bounds) -> Iterator[tuple[slic
         yield slice(chosen_end, rejected_end), prompt_end - start, keys, values
 
 
-def blocks(rows: slice, first: int, window: int | None, size: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of `size` queries (rows of the pack) with the keys they see (positions in the sequence)."""
-    for at in range(rows.start, rows.stop, size):
-        stop = min(at + size, rows.stop)
+def _blocks(rows: slice, first: int, window: int | None) -> Iterator[tuple[slice, slice]]:
+    """Blocks of queries (rows of the pack) with the keys they see (positions in the sequence)."""
+    for at in range(rows.start, rows.stop, QUERIES):
+        stop = min(at + QUERIES, rows.stop)
         begin, end = first + at - rows.start, first + stop - rows.start
         yield slice(at, stop), slice(0 if window is None else max(0, begin - window + 1), end)

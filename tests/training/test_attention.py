@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.training.pairs import made_up_rows
-from training import attention, grouped, kernels, segments
+from training import attention, kernels, segments
 from training.batch import Pack, make_pack
 
 HEADS, KEY_HEADS, SIZE = 6, 2, 8
@@ -65,7 +65,7 @@ def flash_by_hand(
 
 
 @pytest.mark.parametrize("window", [None, 20, 1])
-@pytest.mark.parametrize("kind", ["blockwise", "grouped", "sdpa", "varlen"])
+@pytest.mark.parametrize("kind", ["blockwise", "sdpa", "varlen"])
 def test_each_token_sees_its_own_sequence_and_what_came_before(
     kind: str, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,8 +75,6 @@ def test_each_token_sees_its_own_sequence_and_what_came_before(
     match kind:
         case "blockwise":
             out = segments.blockwise_attention(*inputs, pack.segments, 0.3, window)
-        case "grouped":
-            out = grouped.grouped_attention(*inputs, pack.segments, 0.3, window)
         case "sdpa":
             out = attention.sdpa_attention(*inputs, pack.segments, 0.3, window)
         case "varlen":
@@ -91,24 +89,10 @@ def test_each_token_sees_its_own_sequence_and_what_came_before(
 def test_blocks_of_any_length_join_without_a_seam(lengths: list[tuple[int, int, int]]) -> None:
     pack = make_pack(made_up_rows(lengths), range(len(lengths)))
     inputs = drawn(pack.tokens)
+    ours = with_gradients(segments.blockwise_attention(*inputs, pack.segments, 0.3, None), inputs)
     expected = with_gradients(masked_attention(*inputs, pack, None), inputs)
-    for attend in (segments.blockwise_attention, grouped.grouped_attention):
-        ours = with_gradients(attend(*inputs, pack.segments, 0.3, None), inputs)
-        for one, other in zip(ours, expected, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize(("dtype", "kernel"), [(torch.float32, "grouped"), (torch.bfloat16, "blockwise")])
-def test_products_of_bf16_are_left_to_the_kernel_that_adds_up_in_fp32(
-    dtype: torch.dtype, kernel: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pack = make_pack(made_up_rows(), range(8))
-    query, key, value = (tensor.detach().to(dtype) for tensor in drawn(pack.tokens))
-    monkeypatch.setattr(attention, "grouped_attention", lambda *_: "grouped")
-    monkeypatch.setattr(attention, "blockwise_attention", lambda *_: "blockwise")
-    layout = attention.Layout(pack.segments)
-    found, _ = attention.segment_attention(torch.nn.Module(), query, key, value, None, layout=layout, scaling=0.3)
-    assert found == kernel
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def test_flash_attn_is_called_as_torchs_own_kernel_is(monkeypatch: pytest.MonkeyPatch) -> None:
