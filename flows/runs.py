@@ -150,11 +150,23 @@ def follow(run: Run, stages: Iterable[tuple[Stage, list[Manifest]]], until: Stag
         run.fail(error, current)
         raise
     except Exception as error:
+        if (signalled := signal_behind(error)) is not None:
+            raise signalled from error
         said = typed(error)
         run.fail(said, current)
         raise said from error
     run.write()
     return run.summary
+
+
+def signal_behind(error: Exception) -> BaseException | None:
+    """The Ctrl-C or SIGTERM that `error` came of: between two states of a task Prefect makes a ValueError of one."""
+    from prefect.exceptions import TerminationSignal
+
+    behind = error.__cause__ or error.__context__
+    while behind is not None and not isinstance(behind, KeyboardInterrupt | TerminationSignal):
+        behind = behind.__cause__ or behind.__context__
+    return behind
 
 
 @contextmanager
