@@ -36,7 +36,9 @@ test-slow: $(STAMP)  ## tests that take minutes: parity at full size
 	$(BIN)/python -m pytest -q -m 'slow and not gpu'
 
 # Debian's postgresql would start a server of the whole machine: the tests start one of their own.
-test-faults: $(STAMP)  ## kills, crashes, real servers, the UI in a browser (Debian's chromium and postgresql, installed if missing)
+test-faults: $(STAMP)  ## kills, crashes, real servers, the UI in a browser (Debian's 7zip, chromium and postgresql, installed if missing)
+	command -v 7zz >/dev/null || { apt-get update -q && \
+	  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends 7zip; }
 	command -v chromium >/dev/null || { apt-get update -q && \
 	  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends chromium fonts-liberation; }
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -q && \

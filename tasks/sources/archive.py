@@ -12,6 +12,7 @@ import errno
 import resource
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import IO, Any, Final, TypedDict
 
@@ -123,18 +124,23 @@ def _check_sizes(files: list[Any], members: list[Any], archive: Path, folder: Pa
 def _unpack_with(seven_zip: str, archive: Path, member: Any, path: Path) -> None:
     """One member by the program `seven_zip`, read from its standard output: it chooses no path and follows nothing."""
     expected = int(member.uncompressed)
-    with open(path, "wb") as out, subprocess.Popen(
-        [seven_zip, "x", "-so", "-spd", "-p-", "-bd", "--", str(archive), member.filename],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as running:  # fmt: skip
-        assert running.stdout
-        size = 0
-        while chunk := running.stdout.read(1 << 20):
-            size += len(chunk)
-            if size > expected:
-                running.kill()
-                break
-            out.write(chunk)
+    with tempfile.TemporaryFile() as complaints, open(path, "wb") as out:
+        with subprocess.Popen(
+            [seven_zip, "x", "-so", "-spd", "-p-", "-bd", "--", str(archive), member.filename],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints,
+        ) as running:  # fmt: skip
+            assert running.stdout
+            size = 0
+            while chunk := running.stdout.read(1 << 20):
+                size += len(chunk)
+                if size > expected:
+                    running.kill()
+                    break
+                out.write(chunk)
+        complaints.seek(0)
+        said = complaints.read(4096).decode(errors="replace")
+    if running.returncode and "allocate required memory" in said:  # its status is that of damage, 2
+        raise MemoryError
     if running.returncode or size != expected:
         raise InputError(
             f"{archive} is damaged or cut short: {member.filename} has {size} bytes where the archive says {expected}, "

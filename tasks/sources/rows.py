@@ -15,7 +15,7 @@ from typing import Any, Final
 import polars as pl
 
 from tasks.sources.fast_rows import REFERENCE, fast_rows, is_character
-from tasks.sources.xml_file import spaces
+from tasks.sources.xml_file import parser_said, spaces
 
 _ROW: Final = re.compile(rb"<row[\s/>]")
 MAX_ROWS: Final = 1_000_000  # of a range, which has some 30,000: more are rows without attributes, and fill the memory
@@ -93,7 +93,7 @@ def _parse(
             parser.feed(f"</{root}>".encode())
         parser.close()
     except etree.XMLSyntaxError as error:
-        raise Damaged(error.lineno or 1, " ".join(str(error.msg).split())[:200]) from error
+        raise Damaged(error.lineno or 1, parser_said(error.msg)) from error
     except ValueError as error:  # what lxml makes of text that Python cannot hold
         raise Damaged(1, str(error)) from error
     values = target.rows[1:]  # the first is the root

@@ -25,6 +25,7 @@ _MARKUP: Final = re.compile(rb"<[!?]")
 # in Python for each took a minute. Possessive, so that no way back is kept in memory.
 _CLOSED: Final = re.compile(rb"(?:(?:<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>)[ \t\r\n]*+)++", re.DOTALL)
 _BLANK: Final = bytes(byte if byte in b"\r\n" else ord(" ") for byte in range(256))
+_WHERE: Final = re.compile(r"(?:, line [0-9]+, column [0-9]+)?(?: \(<string>, line [0-9]+\))?$")
 _CLOSERS: Final = {b"<!--": b"-->", b"<![CDATA[": b"]]>", b"<?": b"?>"}
 
 
@@ -183,6 +184,11 @@ def spaces(data: bytes) -> bytes:
     return data.translate(_BLANK)
 
 
+def parser_said(message: object) -> str:
+    """What lxml says is wrong, without where: it counts from the beginning of what it was given."""
+    return _WHERE.sub("", " ".join(str(message).split()))[:200]
+
+
 def _check_root(header: bytes, shown: str, root: str, *, whole: bool) -> None:
     """Refuse a file whose root is not `root`. `header` ends before the first row, or is the `whole` file."""
     from lxml import etree
@@ -195,7 +201,7 @@ def _check_root(header: bytes, shown: str, root: str, *, whole: bool) -> None:
         if whole:
             parser.close()
     except (etree.XMLSyntaxError, ValueError) as error:
-        said = " ".join(str(error).split())[:200]
+        said = parser_said(error)
         raise InputError(f"{shown} is not a dump, or is damaged at its very beginning: {said}") from error
     if tags[:1] != [root] or len(tags) != 2 - whole:
         found = f"its root is <{tags[0]}>" if tags else "it has no root"
