@@ -23,6 +23,8 @@ from tasks.sources.json_rows import BOM, READ, Row, array_rows, line_rows
 SUFFIXES: Final = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz", ".parquet")
 _BATCH: Final = 100  # rows of Parquet decoded at a time
 _FREE: Final = 1 << 28  # bytes that a gzip file may unpack to whatever its size
+_FREE_ROWS: Final = 1_000_000  # that any file may have
+_LEAST_ROW: Final = 50  # bytes of a file that each row beyond them must take; a packed pair takes hundreds
 
 _PARQUET: Final = b"PAR1"
 _GZIP: Final = b"\x1f\x8b"
@@ -86,9 +88,15 @@ def read_rows(files: DataFiles, columns: Collection[str], max_ratio: float) -> I
     Raises InputError where a file is not what it should be, or is damaged.
     """
     for path in files.paths:
+        most = _FREE_ROWS + path.stat().st_size // _LEAST_ROW
         try:
             with open(path, "rb") as handle:
-                yield from _rows_of(handle, path, files.name(path), columns, max_ratio)
+                for number, row in enumerate(_rows_of(handle, path, files.name(path), columns, max_ratio), start=1):
+                    if number > most:  # 150 kB can hold 30 million rows alike, each of which takes its time
+                        raise InputError(
+                            f"{path} holds more than {most} rows, so many for its size that none is a pair"
+                        )
+                    yield row
         except (zlib.error, gzip.BadGzipFile, EOFError) as error:
             raise InputError(f"{path} is damaged or cut short: {error}") from error
 

@@ -14,7 +14,9 @@ from tasks.errors import InputError
 MAX_LINE: Final = 32 << 20  # bytes of one row; a post has 200 kB at most
 READ: Final = 1 << 20
 BOM: Final = b"\xef\xbb\xbf"
-_MOST_JUNK: Final = 200_000  # lines that are no rows, from which more of them than rows are not worth counting
+_MOST_JUNK: Final = (
+    200_000  # lines or elements that are no rows, from which more of them than rows are not worth counting
+)
 
 
 class Row(NamedTuple):
@@ -37,6 +39,7 @@ def line_rows(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
         if len(line) == MAX_LINE and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
                 line = handle.readline(MAX_LINE)
+            first = first or f"{place}, of more than {MAX_LINE >> 20} MiB,"
             yield Row(place, {}, "too_long")
             continue
         if number == 1:
@@ -53,7 +56,7 @@ def line_rows(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
         good += 1
         yield Row(place, values)
     if not good:
-        raise InputError(f"{path} is not JSON Lines: {first or 'no line'} is not a JSON object, nor is any other")
+        raise InputError(f"{path} is not JSON Lines: {first or 'line 1'} is not a JSON object, nor is any other")
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -68,7 +71,7 @@ def array_rows(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
     """The elements of one JSON array, decoded one after another from a window on the text."""
     stream = io.TextIOWrapper(handle, encoding="utf-8-sig", newline="")
     decode = json.JSONDecoder().raw_decode
-    window, at, number = "", 0, 0
+    window, at, number, good = "", 0, 0, 0
     try:
         window = stream.read(READ).lstrip()[1:]
         while True:
@@ -91,7 +94,13 @@ def array_rows(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
                 continue
             number, at = number + 1, end
             place = f"{name}row {number}"
-            yield Row(place, value) if isinstance(value, dict) else Row(place, {}, "malformed")
+            if isinstance(value, dict):
+                good += 1
+                yield Row(place, value)
+                continue
+            if number - good > _MOST_JUNK and number > 2 * good:
+                raise InputError(f"{path} holds no rows: most of the first {number} in its JSON array are no objects")
+            yield Row(place, {}, "malformed")
     except ValueError as error:  # not UTF-8, or a number of thousands of digits
         raise InputError(f"{path} is damaged after row {number} of its JSON array: {error}") from error
 

@@ -62,6 +62,16 @@ def test_a_line_without_end_is_passed_over_in_bounded_memory(tmp_path: Path, mon
     ]  # fmt: skip
 
 
+def test_a_file_of_one_line_without_end_is_refused_by_what_is_wrong_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": "' + b"x" * (2 << 20) + b'"}\n')
+    monkeypatch.setattr(json_rows, "MAX_LINE", 1 << 20)
+    with pytest.raises(InputError, match="line 1, of more than 1 MiB, is not a JSON object"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -3,6 +3,7 @@
 Each case was found by trying; what it once did stands beside it.
 """
 
+import json
 import os
 import struct
 import time
@@ -292,6 +293,32 @@ def test_a_text_that_a_dictionary_repeats_without_end_is_stopped_by_the_ratio(
         ingest_source(Store(tmp_path / "work"), SourceConfig(path=str(path), kind="jsonl"))
     trusted = ingest_source(Store(tmp_path / "work"), SourceConfig(path=str(path), kind="jsonl", max_ratio=1e6))
     assert trusted.counts["rows"] == 300
+
+
+def test_a_file_has_no_more_rows_than_pairs_could_be_in_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 150 kB of Parquet held 30 million rows of a letter a column: they took minutes, one at a time.
+    monkeypatch.setattr(data_files, "_FREE_ROWS", 1000)
+    letters = {"prompt": ["p"] * 5000, "chosen": ["a"] * 5000, "rejected": ["b"] * 5000}
+    path = parquet(tmp_path / "p.parquet", **letters)
+    most = 1000 + path.stat().st_size // 50
+    with pytest.raises(InputError, match=rf"p\.parquet holds more than {most} rows, so many for its size"):
+        ingest_source(Store(tmp_path / "work"), SourceConfig(path=str(path), kind="jsonl"))
+
+
+def test_an_array_that_is_mostly_no_objects_is_not_counted_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_rows, "_MOST_JUNK", 20)
+    good = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps([good, *[1] * 1000]))
+    with pytest.raises(InputError, match="most of the first 22 in its JSON array"):
+        ingest_source(Store(tmp_path / "work"), SourceConfig(path=str(path), kind="jsonl"))
+    path.write_text(json.dumps([*[good] * 100, *[1] * 50]))
+    counts = ingest_source(Store(tmp_path / "work"), SourceConfig(path=str(path), kind="jsonl")).counts
+    assert (counts["rows"], counts["pairs"], counts["skipped.malformed"]) == (150, 1, 50)
 
 
 def test_lines_that_are_mostly_no_json_are_not_counted_to_the_end(
