@@ -26,7 +26,7 @@ from tasks.scores.scoring import score
 from tasks.store import Store, Workspace
 from training.config import TrainConfig
 
-VERSION = 4  # bump when the bytes this stage writes would change
+VERSION = 5  # bump when the bytes this stage writes would change
 
 
 class EvaluateConfig(StageConfig):

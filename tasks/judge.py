@@ -26,7 +26,7 @@ from tasks.folders import write_text
 from tasks.manifest import Manifest
 from tasks.store import Store, Workspace
 
-VERSION = 2  # bump when the bytes this stage writes would change
+VERSION = 3  # bump when the bytes this stage writes would change
 
 SYSTEM: Final = (
     "You compare two answers to a question from a Stack Exchange site. Judge by whether they are correct, helpful and "
