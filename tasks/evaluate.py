@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt
 from tasks.benchmark import BenchmarkConfig
 from tasks.config import StageConfig
 from tasks.evaluation.held_out import check_pairs, facts_of, joined, token_lengths
-from tasks.evaluation.metrics import ROWS_SCHEMA, metrics, no_metrics
+from tasks.evaluation.metrics import ROWS_SCHEMA, STORED_SCHEMA, metrics, no_metrics
 from tasks.evaluation.plots import draw_evaluation
 from tasks.evaluation.rewards import margins, reward_of
 from tasks.folders import write_text
@@ -57,7 +57,7 @@ def evaluate(
 
     def build(work: Workspace) -> dict[str, int]:
         lengths = token_lengths(tokens.path("held_out"), tokens.config.get("max_length"))
-        rows = pl.DataFrame(schema=ROWS_SCHEMA)
+        rows = pl.DataFrame(schema=STORED_SCHEMA)
         if lengths.height == 0:
             found = no_metrics(_why_none(sampled))
         else:
@@ -72,6 +72,7 @@ def evaluate(
             rows = rows.with_columns(margins(rows, train.beta, reward)).select(ROWS_SCHEMA.names())
             facts = facts_of(sampled.path("held_out.parquet"), rows, lengths)
             found = metrics(facts, beta=train.beta, times=config.bootstrap, seed=seed, reward=reward)
+            rows = facts.select(STORED_SCHEMA.names())
             draw_evaluation(work.folder / "plots", found, facts)
             work.message(headline(found))
         rows.write_parquet(work.folder / "rows.parquet", statistics=True)

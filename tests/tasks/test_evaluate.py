@@ -13,7 +13,7 @@ from datasets import Dataset
 from tasks.errors import StageFailed
 from tasks.evaluate import EvaluateConfig, evaluate, read_metrics
 from tasks.evaluation.held_out import token_lengths
-from tasks.evaluation.metrics import HEADLINE, ROWS_SCHEMA
+from tasks.evaluation.metrics import HEADLINE, STORED_SCHEMA
 from tasks.manifest import Manifest
 from tasks.scores.scoring import score
 from tasks.store import Workspace
@@ -42,7 +42,8 @@ def evaluated(finished: Any) -> Manifest:
 
 def test_rows_have_the_margin_of_every_held_out_pair(evaluated: Manifest, run: Any) -> None:
     rows = pl.read_parquet(evaluated.path("rows.parquet"))
-    assert rows.schema == ROWS_SCHEMA
+    assert rows.schema == STORED_SCHEMA
+    assert rows["unit"][0] == rows["pair_id"][0].rsplit("/", 2)[0]
     assert rows["pair_id"].to_list() == run.held_out()["pair_id"].to_list()
     for row in rows.to_dicts():
         chosen, rejected = (
