@@ -21,11 +21,11 @@ from tasks.store import Workspace
 Make = Callable[..., Any]
 
 
-def judged(run: Any, **changes: Any) -> Manifest:
+def judged(run: Any, *, bootstrap: int = 50, **changes: Any) -> Manifest:
     stages = run.stages | changes
     return evaluate(
         run.store, stages["train"], stages["tokenize"], stages["reference"], stages["sample"],
-        EvaluateConfig(bootstrap=50), run.train, 42,
+        EvaluateConfig(bootstrap=bootstrap), run.train, 42,
     )  # fmt: skip
 
 
@@ -76,6 +76,19 @@ def test_a_second_evaluation_is_reused_and_a_plan_starts_nothing(evaluated: Mani
         run.stages["reference"], run.stages["sample"], EvaluateConfig(bootstrap=51), run.train, 42,
     )  # fmt: skip
     assert planned.planned
+
+
+def test_another_analysis_of_the_same_weights_costs_no_forward_pass(
+    evaluated: Manifest, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a rank was started")
+
+    monkeypatch.setattr("tasks.scores.scoring.run_ranks", refuse)
+    again = judged(run, bootstrap=70)
+    assert not again.reused
+    assert again.files["rows.parquet"].sha256 == evaluated.files["rows.parquet"].sha256
+    assert read_metrics(again)["margin_low"] != read_metrics(evaluated)["margin_low"]
 
 
 def test_where_held_out_pairs_come_from_is_no_setting_of_the_evaluation(evaluated: Manifest) -> None:
