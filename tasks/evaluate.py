@@ -15,18 +15,20 @@ from pydantic import Field, PositiveInt
 from tasks.benchmark import BenchmarkConfig
 from tasks.config import StageConfig
 from tasks.evaluation.held_out import check_pairs, facts_of, joined, token_lengths
-from tasks.evaluation.metrics import ROWS_SCHEMA, metrics, no_metrics
+from tasks.evaluation.metrics import ROWS_SCHEMA, STORED_SCHEMA, metrics, no_metrics
 from tasks.evaluation.plots import draw_evaluation
 from tasks.evaluation.rewards import margins, reward_of
 from tasks.folders import write_text
 from tasks.generate import GenerateConfig
 from tasks.ingest import SourceConfig
 from tasks.manifest import Manifest
-from tasks.scores.scoring import score
+from tasks.scores.logp_space import keyed, space, unknown
+from tasks.scores.logp_store import LogpStore
+from tasks.scores.scoring import Wanted, score_all
 from tasks.store import Store, Workspace
 from training.config import TrainConfig
 
-VERSION = 4  # bump when the bytes this stage writes would change
+VERSION = 5  # bump when the bytes this stage writes would change
 
 
 class EvaluateConfig(StageConfig):
@@ -57,21 +59,19 @@ def evaluate(
 
     def build(work: Workspace) -> dict[str, int]:
         lengths = token_lengths(tokens.path("held_out"), tokens.config.get("max_length"))
-        rows = pl.DataFrame(schema=ROWS_SCHEMA)
+        rows = pl.DataFrame(schema=STORED_SCHEMA)
         if lengths.height == 0:
             found = no_metrics(_why_none(sampled))
         else:
             referred = pl.read_parquet(reference.path("held_out.parquet"))
             check_pairs(lengths, referred, "reference")  # before the long part
-            scored = work.partial / "policy.parquet"
-            score(
-                work, trained.path("model"), tokens.path("held_out"), scored,
-                precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
-            )  # fmt: skip
-            rows = joined(lengths, pl.read_parquet(scored), referred)
+            counts = lengths.select("pair_id", "chosen_tokens", "rejected_tokens")
+            policy = _policy_logps(work, store, trained, tokens, train)
+            rows = joined(lengths, policy.join(counts, on="pair_id", how="left", maintain_order="left"), referred)
             rows = rows.with_columns(margins(rows, train.beta, reward)).select(ROWS_SCHEMA.names())
             facts = facts_of(sampled.path("held_out.parquet"), rows, lengths)
             found = metrics(facts, beta=train.beta, times=config.bootstrap, seed=seed, reward=reward)
+            rows = facts.select(STORED_SCHEMA.names())
             draw_evaluation(work.folder / "plots", found, facts)
             work.message(headline(found))
         rows.write_parquet(work.folder / "rows.parquet", statistics=True)
@@ -86,6 +86,30 @@ def evaluate(
     identity = config.identity() | {"beta": train.beta, "precision": train.precision, "reward": reward, "seed": seed}
     inputs = {"train": trained, "tokenize": tokens, "reference": reference, "sample": sampled}
     return store.stage("evaluate", VERSION, identity, inputs, build)
+
+
+def _policy_logps(
+    work: Workspace, store: Store, trained: Manifest, tokens: Manifest, train: TrainConfig
+) -> pl.DataFrame:  # fmt: skip
+    """`pair_id, chosen_logps, rejected_logps` under the tuned model, in the order of the held-out rows.
+
+    What an earlier evaluation of the same weights has scored is found: another analysis costs no forward pass.
+    """
+    held_out = tokens.path("held_out")
+    kept = LogpStore.of(store.work_dir, space(trained, train, 1.0))
+    rows = keyed(held_out)
+    known = kept.read(work.message)
+    new = unknown(rows, known)
+    if new.height:
+        out = work.partial / "policy.parquet"
+        score_all(
+            work, trained.path("model"), [Wanted(held_out, out, new["row"].to_list())],
+            precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
+        )  # fmt: skip
+        fresh = new.join(pl.read_parquet(out), on="pair_id", how="left", maintain_order="left")
+        kept.add(fresh)
+        known = pl.concat([known, fresh.select(known.columns)])
+    return rows.join(known, on="key", how="left", maintain_order="left").drop("row", "key")
 
 
 def _why_none(held_out: Manifest) -> str:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 import polars as pl
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from tasks.config import StageConfig
 from tasks.evaluation.judge_client import JudgeClient
@@ -26,7 +26,7 @@ from tasks.folders import write_text
 from tasks.manifest import Manifest
 from tasks.store import Store, Workspace
 
-VERSION = 2  # bump when the bytes this stage writes would change
+VERSION = 3  # bump when the bytes this stage writes would change
 
 SYSTEM: Final = (
     "You compare two answers to a question from a Stack Exchange site. Judge by whether they are correct, helpful and "
@@ -57,7 +57,21 @@ class JudgeConfig(StageConfig):
     tries: PositiveInt = 6
     """Tries of a request that fails for a moment, 1, 2, 4, ... seconds apart or as the endpoint asks."""
     timeout: Annotated[float, Field(gt=0.0)] = 120.0
-    """Seconds to wait for a reply."""
+    """Seconds to wait for a whole reply."""
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        """Refuses what has no host or port that can be (ValueError), before a model is trained for it."""
+        try:
+            split = urlsplit(url)
+            host = split.hostname
+            _ = split.port
+        except ValueError as error:
+            raise ValueError(f"{url} is no address: {error}") from None
+        if not host:
+            raise ValueError(f"{url} is no address: it has no host")
+        return url
 
 
 def judge(

@@ -7,19 +7,16 @@ out  train.parquet, held_out.parquet   pair_id, ref_chosen_logps, ref_rejected_l
 tasks/scores/logp_store.py. Of those found, `checked` are scored again and compared (tasks/scores/spot_checks.py).
 """
 
-import json
-from pathlib import Path
-
 import polars as pl
 
 from tasks.config import StageConfig
 from tasks.errors import RecipeError
 from tasks.manifest import Manifest
-from tasks.scores.logp_store import LogpStore, pair_keys
+from tasks.scores.logp_space import keyed, space, unknown
+from tasks.scores.logp_store import LogpStore
 from tasks.scores.scoring import Wanted, score_all
 from tasks.scores.spot_checks import check_again, drawn
 from tasks.store import Store, Workspace
-from tasks.tokens.token_rows import read_token_rows
 from training import layout
 from training.config import Precision, TrainConfig
 
@@ -51,10 +48,10 @@ def reference(store: Store, tokens: Manifest, model: Manifest, config: Reference
     def build(work: Workspace) -> dict[str, int]:
         # The training compares like with like; the evaluation's log-probs are plain sums whatever the loss.
         weights = {"train": train.tail_weight, "held_out": 1.0}
-        stores = {split: LogpStore.of(store.work_dir, _space(model, train, weights[split])) for split in SPLITS}
-        rows = {split: _keyed(tokens.path(split)) for split in SPLITS}
+        stores = {split: LogpStore.of(store.work_dir, space(model, train, weights[split])) for split in SPLITS}
+        rows = {split: keyed(tokens.path(split)) for split in SPLITS}
         known = {split: stores[split].read(work.message) for split in SPLITS}
-        new = {split: _unknown(rows[split], known[split]) for split in SPLITS}
+        new = {split: unknown(rows[split], known[split]) for split in SPLITS}
         old = {split: drawn(rows[split].join(known[split], on="key"), store.run) for split in SPLITS}
         outs = {split: work.partial / f"{split}.parquet" for split in SPLITS}
         agains = {split: work.partial / f"{split}-again.parquet" for split in SPLITS}
@@ -87,29 +84,3 @@ def reference(store: Store, tokens: Manifest, model: Manifest, config: Reference
 
     identity = {"precision": precision, "layout": layout.VERSION, "tail_weight": train.tail_weight}
     return store.stage("reference", VERSION, identity, {"tokenize": tokens, "model": model}, build)
-
-
-def _space(model: Manifest, train: TrainConfig, tail_weight: float) -> dict[str, object]:
-    """What a log-prob depends on beside the token ids."""
-    # The bytes of weights and config, not names or shapes: under ZeRO-3 all shapes are empty.
-    files = {
-        name: file.sha256 for name, file in model.files.items()
-        if name.endswith(".safetensors") or name == "model/config.json"
-    }  # fmt: skip
-    model_type = json.loads(model.path("model/config.json").read_text(encoding="utf-8"))["model_type"]
-    tag = layout.layout_tag(model_type, train.precision)
-    packed = train.tokens_per_pack if train.precision == "bf16" else None  # see tasks/scores/scoring.py
-    return {"files": files, "layout": tag, "tail_weight": tail_weight, "tokens_per_pack": packed}
-
-
-def _keyed(folder: Path) -> pl.DataFrame:
-    """`row, pair_id, key` of every token row."""
-    rows = read_token_rows(folder)
-    return rows.select(pl.int_range(pl.len()).alias("row"), "pair_id").with_columns(pair_keys(rows))
-
-
-def _unknown(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """The rows that must be scored; of rows with the same ids the first."""
-    return rows.join(known, on="key", how="anti", maintain_order="left").unique(
-        "key", keep="first", maintain_order=True
-    )

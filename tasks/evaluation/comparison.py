@@ -1,6 +1,6 @@
 """Comparison: rows.parquet of several runs -> which is better on the pairs that all of them were judged on.
 
-in   one frame a run (ROWS_SCHEMA of tasks/evaluation/metrics.py)
+in   one frame a run (STORED_SCHEMA of tasks/evaluation/metrics.py)
 out  Comparison: accuracies with intervals, and each run against the first: difference, McNemar's test
 
 Only pairs that every run has are compared, and question by question: two runs that are right on the same easy
@@ -71,7 +71,7 @@ def compare(runs: Mapping[str, pl.DataFrame], *, times: int = 1000, seed: int = 
     if len(runs) < 2:
         raise RecipeError(f"a comparison needs two runs or more, not {len(runs)}")
     shared = _shared(runs)
-    units = unit_numbers(pl.Series("unit", [unit_of(pair_id) for pair_id in shared]))
+    units = unit_numbers(_units(next(iter(runs.values())), shared))
     margins = {name: _in_order(rows, shared) for name, rows in runs.items()}
     first = next(iter(runs))
     ratios: dict[str, Ratio] = {}
@@ -104,6 +104,14 @@ def compare(runs: Mapping[str, pl.DataFrame], *, times: int = 1000, seed: int = 
         for name, counts in discordant.items()
     ]
     return Comparison(len(shared), int(units.max()) + 1, contenders, versus)
+
+
+def _units(rows: pl.DataFrame, ids: Sequence[str]) -> pl.Series:
+    """The question of each pair: as the evaluation has it, and in older files as the name of the pair tells."""
+    if "unit" not in rows.columns:
+        return pl.Series("unit", [unit_of(pair_id) for pair_id in ids])
+    wanted = pl.DataFrame({"pair_id": ids}, schema={"pair_id": pl.String})
+    return wanted.join(rows, on="pair_id", how="left", maintain_order="left").get_column("unit")
 
 
 def unit_of(pair_id: str) -> str:

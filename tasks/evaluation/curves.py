@@ -1,4 +1,4 @@
-"""Which pairs are easy: the rows cut into bins by votes, length, site, year, truncation, code, order of posting.
+"""Which pairs are easy: the rows cut into bins by votes, length, site, year, truncation, code share, order of posting.
 
 A bin is a label and the rows in it. Every curve is dropped whose column is unknown for all rows.
 """
@@ -25,7 +25,7 @@ CURVES: Final = {
     "site": "site",
     "year": "year of the question",
     "truncation": "answers cut at the length limit",
-    "code": "kind of text",
+    "code": "share of code in question and answers",
     "posted": "order of posting",
 }
 
@@ -33,6 +33,8 @@ SITES_SHOWN: Final = 20
 
 _SCORE_EDGES: Final = (0, 1, 2, 3, 5, 10, 20, 50)
 _SCORE_LABELS: Final = ("below 0", "0", "1", "2", "3–4", "5–9", "10–19", "20–49", "50 and more")
+_CODE_EDGES: Final = (1e-9, 1 / 4, 1 / 2)
+_CODE_LABELS: Final = ("prose only", "under ¼", "¼ to ½", "½ and more")
 _LENGTH_EDGES: Final = (1 / 4, 1 / 2, 1 / 1.25, 1.25, 2, 4)
 _LENGTH_LABELS: Final = (
     "under ¼", "¼ to ½", "½ to 0.8", "0.8 to 1.25", "1.25 to 2", "2 to 4", "over 4 times",
@@ -47,7 +49,6 @@ def curves(rows: pl.DataFrame) -> dict[str, list[Bin]]:
     cut = rows.select("chosen_cut", "rejected_cut")
     rank_gap = rows.get_column("rank_gap").cast(pl.Float64).to_numpy()
     earlier = rows.get_column("earlier").to_numpy()
-    code = rows.get_column("code").to_numpy()
     found = {
         "score_gap": _stepped(rows.get_column("score_gap").cast(pl.Float64).to_numpy(), _SCORE_EDGES, _SCORE_LABELS),
         "rank_gap": _stepped(rank_gap, (2, 3, 4, 5), ("1", "2", "3", "4", "5 and more")),
@@ -58,7 +59,7 @@ def curves(rows: pl.DataFrame) -> dict[str, list[Bin]]:
             Bin(label, ((cut["chosen_cut"] == chosen) & (cut["rejected_cut"] == rejected)).fill_null(False).to_numpy())
             for label, (chosen, rejected) in _TRUNCATION.items()
         ],
-        "code": [Bin("with a code block", code), Bin("prose only", ~code)],
+        "code": _stepped(rows.get_column("code_share").to_numpy(), _CODE_EDGES, _CODE_LABELS),
         "posted": [Bin("chosen posted first", earlier == 1.0), Bin("rejected posted first", earlier == 0.0)],
     }
     filled = {name: [a_bin for a_bin in bins if a_bin.inside.any()] for name, bins in found.items()}

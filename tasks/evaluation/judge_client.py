@@ -7,11 +7,12 @@ The token is read from the environment for each client and goes into one header;
 """
 
 import email.utils
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,7 +21,22 @@ from tasks.credentials import credential
 from tasks.errors import Surroundings, Transient
 
 LONGEST_WAIT: Final = 60.0  # seconds between two tries, whatever the server asks for
+LARGEST_REPLY: Final = 2**24  # bytes; a reply is some kilobytes
 logger = logging.getLogger("prefstack")
+
+
+class _Response(NamedTuple):
+    """A whole response, read within bounds of time and size."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def short(self) -> str:
+        """The beginning of the body for a message, in UTF-8 whatever encoding the headers name."""
+        said = " ".join(self.body.decode("utf-8", errors="replace").split())
+        return said if len(said) <= 200 else said[:197] + "..."
 
 
 class JudgeClient:
@@ -34,6 +50,7 @@ class JudgeClient:
         self.host = urlsplit(url).hostname or url
         self._model, self._tries, self._sleep, self._key_env = model, tries, sleep, key_env
         headers = {} if key_env is None else {"Authorization": f"Bearer {judge_token(key_env)}"}
+        self._timeout = timeout
         self._http = httpx.Client(headers=headers, timeout=timeout)
 
     def __enter__(self) -> "JudgeClient":
@@ -52,19 +69,19 @@ class JudgeClient:
         for attempt in range(self._tries):
             wait = 2.0**attempt
             try:
-                response = self._http.post(self._address, json=request)
-            except httpx.InvalidURL as error:
+                response = self._posted(request)
+            except (httpx.InvalidURL, UnicodeError) as error:  # the latter of a name that no resolver takes
                 raise Surroundings(f"judge: {self._address} is no address: {error}") from None
             except httpx.HTTPError as error:
                 fault = f"{type(error).__name__}: {error}"
             else:
-                if response.status_code == 200:
-                    reply = _text_of(response)
+                if response.status == 200:
+                    reply = _text_of(response.body)
                     if reply is not None:
                         return reply
-                    fault = f"answered what is no chat completion: {_short(response.text)}"
-                elif response.status_code in (408, 409, 425, 429) or response.status_code >= 500:
-                    fault = f"answered {response.status_code} ({_short(response.text)})"
+                    fault = f"answered what is no chat completion: {response.short}"
+                elif response.status in (408, 409, 425, 429) or response.status >= 500:
+                    fault = f"answered {response.status} ({response.short})"
                     wait = _asked_wait(response.headers, wait)
                 else:
                     raise self._refused(response)
@@ -76,17 +93,34 @@ class JudgeClient:
             "next run asks for the rest"
         )
 
-    def _refused(self, response: httpx.Response) -> Surroundings:
+    def _posted(self, request: Mapping[str, Any]) -> _Response:
+        """The endpoint's response; httpx.HTTPError where it fails, takes too long or says too much.
+
+        httpx bounds the wait for each piece alone: an endpoint that sends a byte now and then would be waited for
+        for ever.
+        """
+        until = time.monotonic() + self._timeout
+        body = bytearray()
+        with self._http.stream("POST", self._address, json=request) as response:
+            for piece in response.iter_bytes():
+                body += piece
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout(f"the reply was not whole after {self._timeout:g} s")
+                if len(body) > LARGEST_REPLY:
+                    raise httpx.ReadError(f"the reply is larger than {LARGEST_REPLY} bytes")
+        return _Response(response.status_code, response.headers, bytes(body))
+
+    def _refused(self, response: _Response) -> Surroundings:
         hint = ""
-        if response.status_code in (401, 403):
+        if response.status in (401, 403):
             hint = (
                 "; it wants a token: name the variable that holds it in evaluate.generate.judge.key_env"
                 if self._key_env is None
                 else f"; look at the token in {self._key_env}"
             )
-        elif response.status_code == 404:
+        elif response.status == 404:
             hint = f"; look at evaluate.generate.judge.url and model ({self._model})"
-        return Surroundings(f"judge: {self.host} refuses with {response.status_code} ({_short(response.text)}){hint}")
+        return Surroundings(f"judge: {self.host} refuses with {response.status} ({response.short}){hint}")
 
 
 def judge_token(key_env: str) -> str:
@@ -97,13 +131,13 @@ def judge_token(key_env: str) -> str:
     return token
 
 
-def _text_of(response: httpx.Response) -> str | None:
-    """The first choice's text; None where the body is something else."""
+def _text_of(body: bytes) -> str | None:
+    """The first choice's text; None where the body is something else. Half a surrogate pair becomes `?`."""
     try:
-        found: Any = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+        found: Any = json.loads(body)["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
-    return found if isinstance(found, str) else None
+    return found.encode(errors="replace").decode() if isinstance(found, str) else None
 
 
 def _asked_wait(headers: Mapping[str, str], otherwise: float) -> float:
@@ -117,8 +151,3 @@ def _asked_wait(headers: Mapping[str, str], otherwise: float) -> float:
         return max(0.0, (email.utils.parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError):
         return otherwise
-
-
-def _short(text: str) -> str:
-    said = " ".join(text.split())
-    return said if len(said) <= 200 else said[:197] + "..."

@@ -13,9 +13,12 @@ import numpy.typing as npt
 
 from tasks.evaluation.statistics import Estimate, FloatArray, IntArray, percentiles, resamples
 
-# Weight of slope² / 2 in the loss, as scikit-learn's C = 1. Without it a slope runs away where length alone
-# separates right from wrong, which is the very case that this number exists for.
-RIDGE: Final = 1.0
+# Weight of slope² / 2 in the loss, 1 / C in scikit-learn's terms. Without one a slope runs away where length alone
+# separates right from wrong, which is the very case that this number exists for. A strong one keeps the slope from
+# telling all that length does, and the intercept takes what is left: with 1, and lengths as skewed as on Stack
+# Exchange, a policy that knows nothing but length gets 0.574 on 64 pairs and 0.544 on 500; with this, 0.528 and 0.507.
+# A weaker one leaves the number to the few pairs whose gap is next to 0.
+RIDGE: Final = 0.03
 
 
 class Fit(NamedTuple):

@@ -16,7 +16,7 @@ import polars as pl
 
 from tasks.evaluation.baselines import baselines
 from tasks.evaluation.calibration import brier, loss, reliability
-from tasks.evaluation.curves import Bin, curves
+from tasks.evaluation.curves import curves
 from tasks.evaluation.facts import unit_numbers
 from tasks.evaluation.length_control import length_controlled
 from tasks.evaluation.rewards import Reward, rewards
@@ -34,6 +34,10 @@ ROWS_SCHEMA: Final = pl.Schema(
         "margin": pl.Float64,  # reward of chosen minus reward of rejected (tasks/evaluation/rewards.py)
     }
 )
+
+# As they are kept: with the question that a pair belongs to (FACTS_SCHEMA), which its id does not tell where the source
+# has no ids.
+STORED_SCHEMA: Final = pl.Schema([*ROWS_SCHEMA.items(), ("unit", pl.String())])
 
 HEADLINE: Final = ("accuracy", "accuracy_low", "accuracy_high", "margin", "loss", "length_baseline_accuracy")
 
@@ -115,7 +119,7 @@ def metrics(
         },
         "calibration": {"brier": found["brier"].value, **reliability(rows.get_column("margin").to_numpy())},
         "drift": _drift(found),
-        "sites": _macro(bins.get("site", []), right),
+        "sites": _macro(rows.get_column("site"), right),
         "curves": {
             name: [
                 {"label": a_bin.label, "pairs": int(a_bin.inside.sum()),
@@ -211,11 +215,13 @@ def _drift(found: Mapping[str, Estimate]) -> dict[str, Any]:
     }
 
 
-def _macro(sites: list[Bin], right: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """The mean over sites, each counted alike, so that one big site does not speak for all."""
-    if not sites:
+def _macro(sites: pl.Series, right: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """The mean over all sites, each counted alike, so that one big site does not speak for all."""
+    named = pl.DataFrame({"site": sites, "right": right}).drop_nulls("site")
+    if named.height == 0:
         return {"macro_accuracy": None, "reason": "the source does not name its sites"}
-    return {"macro_accuracy": float(np.mean([right[site.inside].mean() for site in sites])), "bins": len(sites)}
+    each = named.group_by("site").agg(pl.col("right").mean()).sort("site")["right"]
+    return {"macro_accuracy": float(np.mean(each.to_numpy())), "sites": len(each)}
 
 
 def warnings(made: Mapping[str, Any]) -> list[str]:

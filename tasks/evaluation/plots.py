@@ -168,7 +168,7 @@ def _curve(axes: Axes, name: str, bins: Sequence[Mapping[str, Any]]) -> None:
     positions = np.arange(len(bins))
     for position, one in zip(positions, bins, strict=True):
         axes.plot([position] * 2, [one["low"], one["high"]], color=MODEL, linewidth=2.4, alpha=0.55)
-    ordered = name not in ("truncation", "code", "posted")
+    ordered = name not in ("truncation", "posted")
     line = "-" if ordered else ""
     axes.plot(positions, [one["accuracy"] for one in bins], f"o{line}", color=MODEL, label="tuned model", linewidth=1.4)
     axes.plot(positions, [one["longer_accuracy"] for one in bins], f"s{line}", color=BASE, markersize=4.5,
@@ -208,7 +208,7 @@ _TITLES: Final = {
     "length_gap": "difference in length",
     "year": "year",
     "truncation": "truncation",
-    "code": "kind of text",
+    "code": "share of code",
     "posted": "order of posting",
 }
 

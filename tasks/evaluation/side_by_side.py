@@ -31,7 +31,7 @@ class Judged:
     """The whole recipe, nested as in YAML."""
     metrics: Mapping[str, Any]
     rows: pl.DataFrame
-    """ROWS_SCHEMA of tasks/evaluation/metrics.py."""
+    """STORED_SCHEMA of tasks/evaluation/metrics.py."""
 
 
 @dataclass(frozen=True)

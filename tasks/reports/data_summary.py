@@ -72,7 +72,7 @@ def summarize(pairs: pl.LazyFrame, lengths: pl.DataFrame | None, posts: pl.DataF
         longer_characters=(pl.col("chosen_chars") > pl.col("rejected_chars")).mean(),
         accepted=(pl.col("accepted") == 1.0).mean(),
         earlier=pl.col("earlier").filter(decided).mean(),
-        code=pl.col("code").mean(),
+        code=(pl.col("code_share") > 0).mean(),
         **in_tokens,
     ).row(0, named=True)
     return Summary(

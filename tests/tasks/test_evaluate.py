@@ -13,7 +13,7 @@ from datasets import Dataset
 from tasks.errors import StageFailed
 from tasks.evaluate import EvaluateConfig, evaluate, read_metrics
 from tasks.evaluation.held_out import token_lengths
-from tasks.evaluation.metrics import HEADLINE, ROWS_SCHEMA
+from tasks.evaluation.metrics import HEADLINE, STORED_SCHEMA
 from tasks.manifest import Manifest
 from tasks.scores.scoring import score
 from tasks.store import Workspace
@@ -21,11 +21,11 @@ from tasks.store import Workspace
 Make = Callable[..., Any]
 
 
-def judged(run: Any, **changes: Any) -> Manifest:
+def judged(run: Any, *, bootstrap: int = 50, **changes: Any) -> Manifest:
     stages = run.stages | changes
     return evaluate(
         run.store, stages["train"], stages["tokenize"], stages["reference"], stages["sample"],
-        EvaluateConfig(bootstrap=50), run.train, 42,
+        EvaluateConfig(bootstrap=bootstrap), run.train, 42,
     )  # fmt: skip
 
 
@@ -42,7 +42,8 @@ def evaluated(finished: Any) -> Manifest:
 
 def test_rows_have_the_margin_of_every_held_out_pair(evaluated: Manifest, run: Any) -> None:
     rows = pl.read_parquet(evaluated.path("rows.parquet"))
-    assert rows.schema == ROWS_SCHEMA
+    assert rows.schema == STORED_SCHEMA
+    assert rows["unit"][0] == rows["pair_id"][0].rsplit("/", 2)[0]
     assert rows["pair_id"].to_list() == run.held_out()["pair_id"].to_list()
     for row in rows.to_dicts():
         chosen, rejected = (
@@ -75,6 +76,19 @@ def test_a_second_evaluation_is_reused_and_a_plan_starts_nothing(evaluated: Mani
         run.stages["reference"], run.stages["sample"], EvaluateConfig(bootstrap=51), run.train, 42,
     )  # fmt: skip
     assert planned.planned
+
+
+def test_another_analysis_of_the_same_weights_costs_no_forward_pass(
+    evaluated: Manifest, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a rank was started")
+
+    monkeypatch.setattr("tasks.scores.scoring.run_ranks", refuse)
+    again = judged(run, bootstrap=70)
+    assert not again.reused
+    assert again.files["rows.parquet"].sha256 == evaluated.files["rows.parquet"].sha256
+    assert read_metrics(again)["margin_low"] != read_metrics(evaluated)["margin_low"]
 
 
 def test_where_held_out_pairs_come_from_is_no_setting_of_the_evaluation(evaluated: Manifest) -> None:

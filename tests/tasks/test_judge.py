@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from tasks.errors import Surroundings, Transient
 from tasks.evaluation.answers import ANSWERS_SCHEMA
@@ -31,6 +33,8 @@ class Stub:
     answer: Answer = lambda request: "[[TIE]]"
     seen: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    drip: float = 0.0
+    """Seconds between two bytes of an answer; 0 sends all at once."""
 
 
 @pytest.fixture
@@ -53,7 +57,13 @@ def stub() -> Iterator[Stub]:
                 self.send_header("retry-after", "7")
             self.send_header("content-length", str(len(body.encode())))
             self.end_headers()
-            self.wfile.write(body.encode())
+            size = 1 if made.drip else len(body.encode())
+            for start in range(0, len(body.encode()), max(1, size)):
+                try:
+                    self.wfile.write(body.encode()[start : start + size])
+                except OSError:  # whoever asked has hung up
+                    return
+                time.sleep(made.drip)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -185,6 +195,40 @@ def test_an_endpoint_that_refuses_is_named_at_once(stub: Stub, tmp_path: Path, m
     with pytest.raises(Surroundings, match="look at the token in JUDGE_TOKEN") as refused:
         judged(where, stub, key_env="JUDGE_TOKEN")
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("[" * 100_000, r"at last it answered what is no chat completion: \[\[\["),
+        ('{"choices": [{"message": {"content": null}}]}', "at last it answered what is no chat completion"),
+        ("x" * (2**24 + 1), "at last it ReadError: the reply is larger than 16777216 bytes"),
+    ],
+)
+def test_garbage_is_a_failed_try_whatever_it_is(stub: Stub, tmp_path: Path, body: str, said: str) -> None:
+    stub.answer = lambda request: (200, body)
+    with pytest.raises(Transient, match=said):
+        judged(given(tmp_path, 1), stub, parallel=1)
+
+
+def test_an_endpoint_that_sends_a_byte_now_and_then_is_not_waited_for_for_ever(stub: Stub, tmp_path: Path) -> None:
+    stub.drip = 0.1  # some 70 bytes: each in time, all of them seven seconds
+    began = time.monotonic()
+    with pytest.raises(Transient, match=r"at last it ReadTimeout: the reply was not whole after 0\.5 s"):
+        judged(given(tmp_path, 1), stub, parallel=1, timeout=0.5)
+    assert time.monotonic() - began < 5
+
+
+def test_half_a_surrogate_pair_in_a_reply_does_not_keep_its_verdict_from_the_disk(stub: Stub, tmp_path: Path) -> None:
+    stub.answer = lambda request: (200, '{"choices": [{"message": {"content": "\\ud83d fine [[TIE]]"}}]}')
+    made = judged(given(tmp_path, 1), stub)
+    assert pl.read_parquet(made.path("verdicts.parquet"))["reply"].to_list() == ["? fine [[TIE]]"] * 2
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999/v1", "http:///v1"])
+def test_an_address_that_can_be_none_is_refused_before_anything_runs(url: str) -> None:
+    with pytest.raises(ValidationError, match="is no address"):
+        JudgeConfig(url=url, model="wise")
 
 
 def test_an_endpoint_that_is_not_there_is_named(tmp_path: Path, stub: Stub) -> None:

@@ -54,6 +54,23 @@ def test_only_shared_pairs_count_and_the_order_of_rows_does_not() -> None:
     assert found.contenders[0].accuracy.value == pytest.approx(2 / 3)
 
 
+def test_pairs_of_one_question_stand_together_though_their_ids_do_not_say_so() -> None:
+    generator = np.random.default_rng(3)
+    skill = np.repeat(generator.choice([-1.0, 1.0], 40), 10)  # ten pairs a question, right or wrong together
+    names = [f"published/{number:016x}" for number in range(400)]
+    units = [f"prompt/{number // 10}" for number in range(400)]
+    alone = pl.DataFrame({"pair_id": names, "margin": skill})
+    known = alone.with_columns(unit=pl.Series(units))
+    widths = []
+    for judged in (alone, known):
+        found = compare({"first": judged, "second": judged}, times=200)
+        accuracy = found.contenders[0].accuracy
+        assert accuracy.low is not None and accuracy.high is not None
+        widths.append(accuracy.high - accuracy.low)
+    assert found.questions == 40
+    assert widths[1] == pytest.approx(widths[0] * 10**0.5, rel=0.2)
+
+
 def test_holm_is_the_textbooks() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tasks.evaluation.length_control import fit, length_controlled, length_feature
+from tasks.evaluation.length_control import RIDGE, fit, length_controlled, length_feature
 
 
 def test_the_fit_is_scikit_learns() -> None:
@@ -13,7 +13,7 @@ def test_the_fit_is_scikit_learns() -> None:
     feature = length_feature(gap)
     right = (generator.random(900) < 1 / (1 + np.exp(-(0.4 + 1.3 * feature)))).astype(float)
     ours = fit(feature, right, np.ones(900))
-    theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(feature[:, None], right)
+    theirs = LogisticRegression(C=1 / RIDGE, tol=1e-10, max_iter=1000).fit(feature[:, None], right)
     assert ours.intercept == pytest.approx(theirs.intercept_[0], abs=1e-5)
     assert ours.slope == pytest.approx(theirs.coef_[0, 0], abs=1e-5)
 
@@ -29,8 +29,25 @@ def test_a_policy_that_learned_only_length_is_a_coin_at_equal_length() -> None:
     gap = np.random.default_rng(1).normal(60, 200, 2000)  # the chosen answer is longer in 62 % of pairs
     found = length_controlled(gap > 0, gap, np.arange(2000), times=100, seed=0)
     assert (gap > 0).mean() > 0.6
-    assert found.accuracy.value == pytest.approx(0.5, abs=0.04)
+    assert found.accuracy.value == pytest.approx(0.5, abs=0.06)  # two standard deviations over draws
+    assert found.accuracy.low is not None and found.accuracy.low < 0.5
     assert found.slope is not None and found.slope > 5
+
+
+@pytest.mark.parametrize("pairs", [64, 500])
+def test_lengths_with_a_long_tail_do_not_pass_for_skill(pairs: int) -> None:
+    """As on Stack Exchange: log-normal lengths, the chosen answer the longer one in two pairs of three."""
+    generator = np.random.default_rng(4)
+    values, above = [], 0
+    for seed in range(40):
+        lengths = np.exp(generator.normal([5.6, 5.1], 0.9, (pairs, 2)))
+        gap = (lengths[:, 0] - lengths[:, 1]).round()
+        found = length_controlled(gap > 0, gap, np.arange(pairs), times=60, seed=seed).accuracy
+        assert found.value is not None and found.low is not None
+        values.append(found.value)
+        above += found.low > 0.5
+    assert np.mean(values) == pytest.approx(0.5, abs=0.04)
+    assert above <= 6  # of 40
 
 
 def test_a_policy_with_real_skill_keeps_it() -> None:

@@ -55,7 +55,7 @@ def made_rows(
             "earlier": generator.choice([0.0, 1.0], count, p=[0.45, 0.55]),
             "chosen_chars": chosen_tokens * 4,
             "rejected_chars": rejected_tokens * 4,
-            "code": generator.random(count) < 0.3,
+            "code_share": np.maximum(0.0, generator.uniform(-1.0, 1.0, count)),
         },
         schema_overrides=dict(FACTS_SCHEMA.items()),
     )
@@ -175,6 +175,27 @@ def test_every_curve_holds_every_pair_once() -> None:
     assert found["sites"]["macro_accuracy"] == pytest.approx(sum(by_site) / 3)
 
 
+def test_every_site_counts_alike_however_many_there_are() -> None:
+    """Thirty sites, of which the curve shows twenty: the first is right in all of its 31 pairs, the others in none."""
+    sites = ["first"] * 31 + [f"s{number}" for number in range(29)]
+    rows = made_rows(60).with_columns(site=pl.Series(sites), margin=pl.Series([1.0] * 31 + [-1.0] * 29))
+    found = judged(rows)
+    assert found["sites"] == {"macro_accuracy": pytest.approx(1 / 30), "sites": 30}
+    assert found["curves"]["site"][-1]["label"] == "10 more sites"
+
+
+def test_code_is_what_stands_in_blocks_of_either_form() -> None:
+    texts = {"prose `x = 1` and ```y``` within": 0.0, "a\n```py\nx\n```\n": 11 / 14, "~~~\nnever closed": 1.0,
+             "- a list\n    goes on": 0.0, "a\n\n\tx\n\n": 5 / 7}  # fmt: skip
+    one = {name: None for name in PAIR_SCHEMA.names()} | {"chosen": "", "rejected": ""}
+    pairs = pl.DataFrame([one | {"pair_id": text, "prompt": text} for text in texts], schema=PAIR_SCHEMA)
+    assert pair_facts(pairs)["code_share"].to_list() == pytest.approx(list(texts.values()))
+    rows = made_rows(4).with_columns(code_share=pl.Series([0.0, 0.1, 0.25, 1.0]))
+    assert [(one["label"], one["pairs"]) for one in judged(rows)["curves"]["code"]] == [
+        ("prose only", 1), ("under ¼", 1), ("¼ to ½", 1), ("½ and more", 1),
+    ]  # fmt: skip
+
+
 def test_columns_that_a_source_lacks_are_null_with_a_reason() -> None:
     unknown = ("site", "year", "score_gap", "rank_gap", "accepted", "earlier", "chosen_cut", "rejected_cut")
     rows = made_rows(100).with_columns(pl.lit(None).cast(pl.Float64).alias(name) for name in unknown)
@@ -264,7 +285,8 @@ def test_facts_of_a_pair_come_from_its_columns() -> None:
                       "chosen_accepted": None, "rejected_accepted": None, "chosen_created": None}  # fmt: skip
     first, second = pair_facts(pl.DataFrame([one, nameless], schema=PAIR_SCHEMA)).to_dicts()
     assert first["unit"] == "beer.stackexchange.com/1"
-    assert (first["year"], first["score_gap"], first["rank_gap"], first["code"]) == (2014, 9, 3, True)
+    assert (first["year"], first["score_gap"], first["rank_gap"]) == (2014, 9, 3)
+    assert first["code_share"] == pytest.approx(10 / 30)  # a line, its indent and the empty line before it
     assert (first["accepted"], first["earlier"], first["chosen_chars"]) == (1.0, 0.0, 18)
     assert second["unit"].startswith("prompt/") and len(second["unit"]) == 39
-    assert (second["accepted"], second["earlier"], second["code"]) == (None, None, False)
+    assert (second["accepted"], second["earlier"], second["code_share"]) == (None, None, 0.0)

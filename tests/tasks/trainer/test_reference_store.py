@@ -18,7 +18,8 @@ from trl.trainer.utils import hash_module
 from tasks import reference as stage
 from tasks.errors import StageFailed
 from tasks.manifest import Manifest
-from tasks.reference import ReferenceConfig, _space, reference
+from tasks.reference import ReferenceConfig, reference
+from tasks.scores.logp_space import space
 from tasks.scores.logp_store import LogpStore
 from tasks.scores.scoring import Wanted
 from tasks.scores.spot_checks import CHECKED, check_again, drawn
@@ -131,7 +132,7 @@ def test_a_byte_flipped_in_the_store_is_said_and_its_pairs_are_scored_again(stor
 def test_a_stored_value_that_the_model_does_not_give_stops_the_stage_and_is_named(store, model_of, scored):
     tokens, model = tokens_as(store, dict, "plain"), model_of(store, 0)
     reference(store, tokens, model, ReferenceConfig(), TRAIN)
-    kept = LogpStore.of(store.work_dir, _space(model, TRAIN, 1.0))
+    kept = LogpStore.of(store.work_dir, space(model, TRAIN, 1.0))
     moved = kept.read().with_columns(pl.col("rejected_logps") - 0.25)
     for shard in kept.folder.glob("*.parquet"):
         shard.unlink()
@@ -183,7 +184,7 @@ def test_trls_key_confuses_two_models_under_zero_3_and_ours_does_not(store, mode
     assert trls_cache_file(models[0], 2) != trls_cache_file(models[1], 2)
     assert trls_cache_file(models[0], 3) == trls_cache_file(models[1], 3)  # the mistake
 
-    ours = [_space(model, TRAIN.model_copy(update={"zero_stage": 3}), 1.0) for model in models]
+    ours = [space(model, TRAIN.model_copy(update={"zero_stage": 3}), 1.0) for model in models]
     assert LogpStore.of(store.work_dir, ours[0]).folder != LogpStore.of(store.work_dir, ours[1]).folder
     for model in models:
         counts = reference(store, tokens, model, ReferenceConfig(), TRAIN).counts
