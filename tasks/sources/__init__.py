@@ -1,1 +1,0 @@
-import tasks.lone_numpy  # noqa: F401  before any module here loads numpy
