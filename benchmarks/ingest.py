@@ -32,7 +32,6 @@ sys.path.insert(0, str(ROOT))  # run as a file, this folder is on the path and n
 
 from benchmarks.ingest_peer import peer  # noqa: E402
 from benchmarks.ingest_tables import extrapolated, tables  # noqa: E402
-from benchmarks.made_dump import small_dump, write_dump  # noqa: E402
 
 STAGES: Final = ("read", "choose", "convert", "dedupe")
 _BEGINS: Final = {"pairing": "choose", "converting": "convert"}  # by the first word of what the pipeline says
@@ -151,6 +150,8 @@ def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def at_size(megabytes: int, options: argparse.Namespace) -> dict[str, Any]:
     """All sides at one size."""
+    from benchmarks.made_dump import small_dump, write_dump  # not by a side: it loads numpy otherwise than ours does
+
     names = ["ours"] + (["peer", "peer_once"] if megabytes <= options.peer_megabytes else [])
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         posts = write_dump(Path(folder), small_dump(options.dump), megabytes)

@@ -28,7 +28,7 @@ from tasks.pairing.given_pairs import Given, given_pairs
 from tasks.pairing.pair_config import PairConfig
 from tasks.pairing.personal import PLACEHOLDERS, masked_pairs
 from tasks.pairing.text_switches import KNOWN_LANGUAGES
-from tasks.pairing.texts import TextJob
+from tasks.pairing.wanted import Part
 from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
 from tasks.store import Store, Workspace
 from tasks.workers import MAX_WORKERS, cores
@@ -205,19 +205,18 @@ class _Pairing:
     def _convert(self, site: _Site, pairs: pl.DataFrame) -> list[Path]:
         folder = self._work.partial / f"markdown-{site.site}"
         folder.mkdir(exist_ok=True)
-        wanted = folder / "wanted.parquet"
-        pl.DataFrame({"id": _posts_of(pairs)}).write_parquet(wanted)
-        parts = sorted(site.posts.glob("*.parquet"))
-        jobs = [
-            TextJob(posts=str(part), wanted=str(wanted), site=site.site, out=str(folder / part.name)) for part in parts
+        wanted = pl.DataFrame({"id": _posts_of(pairs)})
+        parts = [
+            Part(posts=part, wanted=wanted, site=site.site, out=folder / part.name)
+            for part in sorted(site.posts.glob("*.parquet"))
         ]
         self._work.message(f"converting posts of {site.site}")
         # Always another process: a library that panics on a text says so on the standard error of its own. And no more
         # than there are parts, whose texts take longer than a worker to start.
         workers = min(cores(), MAX_WORKERS)
-        for done in convert_all(jobs, workers, self._work.message):
-            self._work.progress(done, len(jobs), "parts")
-        return [folder / part.name for part in parts]
+        for done in convert_all(parts, workers, self._work.message):
+            self._work.progress(done, len(parts), "parts")
+        return [part.out for part in parts]
 
     def _write(self, table: Literal["pairs", "dropped"], rows: pl.DataFrame) -> None:
         """Put `rows` at the end of the output `table`."""

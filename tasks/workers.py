@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,7 +25,11 @@ from tasks.errors import InputError, Transient
 MAX_WORKERS: Final = 4  # each may take 300 MB: all of them together must stay under 1.5 GB
 WORTH_WORKERS: Final = 5  # parts of 32 MiB: each takes about as long as a worker takes to start
 # One range after another needs the same memory: what polars' allocator gives back too soon costs a sixth of the time.
-_ENVIRONMENT: Final = {"POLARS_MAX_THREADS": "1", "_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:10000"}
+# And numpy's OpenBLAS needs no threads (tasks/lone_numpy.py).
+_ENVIRONMENT: Final = {
+    "POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+    "_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:10000",
+}  # fmt: skip
 _OWN_SIGNALS: Final = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
@@ -58,20 +62,27 @@ def perform(kind: str, request: Mapping[str, Any]) -> Any:
 
             return unpack(cast(UnpackJob, request))
         case "texts":
-            from tasks.pairing.texts import TextJob, convert_part
+            from tasks.pairing.texts import TextJob, convert_texts
 
-            return convert_part(cast(TextJob, request))
+            return convert_texts(cast(TextJob, request))
         case _:
             raise ValueError(f"no such work: {kind}")
 
 
-def perform_all(kind: str, requests: Sequence[Mapping[str, Any]], workers: int) -> Iterator[Any]:
+def perform_all(
+    kind: str, requests: Sequence[Mapping[str, Any]], workers: int, before: Callable[[int], None] | None = None
+) -> Iterator[Any]:
     """The answers to `requests`, in their order, by so many processes; by this one when `workers` is 0.
 
-    Raises InputError and OSError as the work does, and Transient when a worker dies.
+    `before` is called with the number of each request before a worker is asked, in a thread of its own, so that what
+    it makes is made beside the work and not ahead of all of it.
+
+    Raises InputError and OSError as the work and `before` do, and Transient when a worker dies.
     """
     if not workers:
-        for request in requests:
+        for number, request in enumerate(requests):
+            if before is not None:
+                before(number)
             yield perform(kind, request)
         return
     crew = [_Worker() for _ in range(min(workers, len(requests)))]
@@ -79,7 +90,9 @@ def perform_all(kind: str, requests: Sequence[Mapping[str, Any]], workers: int) 
     for worker in crew:
         free.put(worker)
 
-    def ask(request: Mapping[str, Any]) -> Any:
+    def ask(number: int, request: Mapping[str, Any]) -> Any:
+        if before is not None:
+            before(number)
         worker = free.get()
         try:
             return worker.ask(kind, request)
@@ -88,7 +101,7 @@ def perform_all(kind: str, requests: Sequence[Mapping[str, Any]], workers: int) 
 
     threads = ThreadPoolExecutor(len(crew), thread_name_prefix="worker")
     try:
-        answers: list[Future[Any]] = [threads.submit(ask, request) for request in requests]
+        answers: list[Future[Any]] = [threads.submit(ask, *each) for each in enumerate(requests)]
         for answer in answers:
             yield answer.result()
     finally:

@@ -11,22 +11,30 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, cast
 
 from tasks.pairing.texts import TextJob, at_path, refused_path
+from tasks.pairing.wanted import Part
 from tasks.workers import WorkerDied, perform_all
 
 _DEATHS: Final = 2  # at one post before it is left out: the first may have come from outside
 _MOST_DEATHS: Final = 20  # of a site: more are no fault of single posts
 
 
-def convert_all(jobs: Sequence[TextJob], workers: int, tell: Callable[[str], None]) -> Iterator[int]:
-    """Do `jobs`; yields how many are done. `tell` hears of posts that are left out.
+def convert_all(parts: Sequence[Part], workers: int, tell: Callable[[str], None]) -> Iterator[int]:
+    """Write the texts of `parts`; yields how many are done. `tell` hears of posts that are left out.
 
     Raises WorkerDied where a worker dies of no post, or workers die of too many.
     """
     deaths = Counter[tuple[str, int]]()
     while True:
+        waiting = [part for part in parts if not part.out.is_file()]
+        done = len(parts) - len(waiting)
+        asked = [part.job for part in waiting]
+        # Laid out when a worker is about to be free: no more of them than workers are in memory, or wait on the disk.
+        answers = perform_all("texts", asked, workers, before=lambda number: waiting[number].lay_out())  # noqa: B023
         try:
-            for number, _ in enumerate(perform_all("texts", jobs, workers)):  # parts that are there answer at once
-                yield number + 1
+            for part, _ in zip(waiting, answers, strict=True):
+                part.put_together()
+                done += 1
+                yield done
             return
         except WorkerDied as died:
             job = cast(TextJob, died.request)

@@ -37,6 +37,9 @@ _ENDLESS: Final = frozenset(
     }
 )
 
+# Tags that begin no element which could stay open: the most of a long post's, and quicker to count than to read.
+_SURELY_NONE: Final = ("</", "<p>", "<li>", "<br>")
+
 
 def outsized(html: str) -> bool:
     """Whether `html` is not to be converted."""
@@ -47,7 +50,10 @@ def outsized(html: str) -> bool:
     if len(html) > LONG and _LONG_TAG.search(html) is not None:
         return True
     tags = html.count("<")  # in most posts so few that no more need be asked
-    return tags > _MOST_OPEN and tags - html.count("</") > _MOST_OPEN and _most_open(html) > _MOST_OPEN
+    if tags <= _MOST_OPEN or tags - html.count("</") <= _MOST_OPEN:
+        return False
+    begun = tags - sum(map(html.count, _SURELY_NONE))
+    return begun > _MOST_OPEN and _most_open(html) > _MOST_OPEN
 
 
 def _most_open(html: str) -> int:

@@ -131,8 +131,7 @@ def test_nothing_is_written_outside_the_work_folder(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_named_and_the_work_may_be_tried_again(tmp_path: Path) -> None:
     job = {
-        "posts": str(tmp_path / "none"),
-        "wanted": str(tmp_path / "none"),
+        "bodies": str(tmp_path / "none"),
         "site": "x.com",
         "out": str(tmp_path / "o"),
     }
@@ -141,7 +140,7 @@ def test_a_worker_that_dies_is_named_and_the_work_may_be_tried_again(tmp_path: P
         next(answers)
     hang = tmp_path / "pipe"
     os.mkfifo(hang)
-    waiting = perform_all("texts", [job | {"wanted": str(hang)}], 1)
+    waiting = perform_all("texts", [job | {"bodies": str(hang)}], 1)
 
     def workers() -> list[psutil.Process]:
         """Its own alone: what other tests of this process have started goes on."""
