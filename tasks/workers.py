@@ -79,6 +79,8 @@ def perform_all(
 
     Raises InputError and OSError as the work and `before` do, and Transient when a worker dies.
     """
+    if not requests:
+        return
     if not workers:
         for number, request in enumerate(requests):
             if before is not None:

@@ -14,9 +14,7 @@ from tasks.errors import InputError
 MAX_LINE: Final = 32 << 20  # bytes of one row; a post has 200 kB at most
 READ: Final = 1 << 20
 BOM: Final = b"\xef\xbb\xbf"
-_MOST_JUNK: Final = (
-    200_000  # lines or elements that are no rows, from which more of them than rows are not worth counting
-)
+_MOST_JUNK: Final = 200_000  # lines or elements that are no rows; if there are more, and more than rows, it is no data
 
 
 class Row(NamedTuple):

@@ -52,3 +52,4 @@ def test_parts_that_are_there_are_not_made_again_and_wanted_posts_are_found_by_q
     assert made.select("id", "question_id", "text", "complete").rows() == [(2, 2, "2", True), (3, 2, "3", True)]
     assert pl.read_parquet(parts[2].out).is_empty()
     assert not [*tmp_path.glob("*.bodies"), *tmp_path.glob("*-texts.texts")]
+    assert list(convert_all(parts, 1, print)) == []  # as after a kill while the pairs were put together
