@@ -324,3 +324,19 @@ def test_pairs_of_other_sources_are_taken_over_and_repeated_names_dropped(
     few, drawn, _ = outcome(pair(store, [dump, *others], PairConfig(candidates=9), 42))
     assert sorted(drawn["pair_id"]) == sorted(sorted(names, key=lambda name: keyed_rank(42, "sample", name))[:9])
     assert few.counts["not_candidate"] == done.counts["pairs"] - 9
+
+
+def test_a_run_that_ends_while_pairs_are_put_together_goes_on_with_the_texts_that_are_there(
+    paired: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [question(1), answer(2, 1, 5), answer(3, 1, 1)]
+    undisturbed, _, _ = paired(rows, work="undisturbed")
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.pair.assemble", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            paired(rows)
+    assert paired(rows)[0].files == undisturbed.files
