@@ -2,6 +2,7 @@
 
     python -m benchmarks.dpo --model FOLDER [--rows FOLDER] [--pairs 16] [--cap 512] [--json]
     python -m benchmarks.dpo --shape 1b --device cuda --precision bf16 --pairs 512 --batch-size 32       on a GPU
+    python -m benchmarks.dpo --model FOLDER --rows FOLDER --order questions       whole questions, one after the other
     python -m benchmarks.dpo --model FOLDER --write docs/benchmarks.md
 
 Three interleaved runs of each, every one in a process of its own; medians are compared. Counted is what comes after
@@ -84,7 +85,7 @@ def _verdict(results: dict[str, dict[str, Any]], options: argparse.Namespace) ->
         ),
         **{
             name: vars(options)[name]
-            for name in ("runs", "pairs", "cap", "batch_size", "threads", "precision", "peer_micro_batch")
+            for name in ("runs", "pairs", "order", "cap", "batch_size", "threads", "precision", "peer_micro_batch")
         },
     }
     if options.trainer:
@@ -100,6 +101,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="folder of a causal language model, e.g. SmolLM2-135M")
     parser.add_argument("--shape", choices=SHAPES, help="random weights of this size instead of --model")
     parser.add_argument("--rows", type=Path, help="folder of token rows; else lengths like Stack Exchange's, made up")
+    parser.add_argument(
+        "--order", choices=("pairs", "questions"), default="pairs", help="what is shuffled (%(default)s)"
+    )
     parser.add_argument("--pairs", type=int, default=16, help="pairs to train on (%(default)s)")
     parser.add_argument("--cap", type=int, default=512, help="tokens of prompt and answer together (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="pairs in an optimizer step (%(default)s)")
@@ -130,7 +134,7 @@ def _run(name: str, options: argparse.Namespace, scratch: Path) -> dict[str, Any
         sys.executable, "-m", "benchmarks.dpo", "--worker", name, "--model", str(options.model), "--pairs",
         str(options.pairs), "--cap", str(options.cap), "--batch-size", str(options.batch_size), "--peer-micro-batch",
         str(options.peer_micro_batch), "--precision", options.precision, "--device", options.device, "--threads",
-        str(options.threads), "--scratch", str(scratch),
+        str(options.threads), "--scratch", str(scratch), "--order", options.order,
     ]  # fmt: skip
     for flag, value in (
         ("--shape", options.shape),
@@ -156,8 +160,7 @@ def _work(options: argparse.Namespace) -> dict[str, Any]:
 
     import torch
 
-    from benchmarks.pairs import made_up_rows, rows_of
-    from training.batch import batch_indices
+    from benchmarks.pairs import in_batches, made_up_rows, rows_of
     from training.config import TrainConfig
 
     if options.worker == "model":
@@ -170,14 +173,14 @@ def _work(options: argparse.Namespace) -> dict[str, Any]:
     config = TrainConfig(
         precision=options.precision, batch_size=options.batch_size, epochs=1, learning_rate=1e-5, warmup_ratio=0.0,
         tokens_per_pack=options.tokens_per_pack or (16384 if cuda else 1024), zero_stage=0, ranks=1,
+        order=options.order,
     )  # fmt: skip
     if options.rows is not None:
-        rows = rows_of(options.rows, options.pairs, options.cap)
+        rows = rows_of(options.rows, options.pairs, options.cap, whole_questions=options.order == "questions")
     else:
         vocabulary = json.loads((options.model / "config.json").read_text(encoding="utf-8"))["vocab_size"]
         rows = made_up_rows(vocabulary, options.pairs, options.cap)
-    steps = range(len(rows) // config.batch_size)
-    ordered = [rows[i] for step in steps for i in batch_indices(len(rows), config.batch_size, SEED, step)]
+    ordered = in_batches(rows, config, SEED)
     start: Callable[[], list[float]]
     if options.worker == "ours":
         from benchmarks.own_loop import train_with_ours
@@ -207,7 +210,7 @@ def _work(options: argparse.Namespace) -> dict[str, Any]:
         "process_cpu_seconds": after.ru_utime + after.ru_stime,
         "seconds": seconds,
         "peak_bytes": torch.cuda.max_memory_allocated() if cuda else after.ru_maxrss * 1024,
-        **_speed(options, rows, seconds),
+        **_speed(options, ordered, seconds),
         "losses": losses,
     }
 
@@ -224,7 +227,9 @@ def _speed(options: argparse.Namespace, rows: list[Any], seconds: float) -> dict
     found["tokens_per_second"] = found["tokens"] / seconds
     device = device_named(name or "")
     if device is not None:
-        flops = step_flops(shape_in(options.model), pack_batch(rows, 2**62, 1), recompute=False)
+        size = options.batch_size
+        packs = [pack for at in range(0, len(rows), size) for pack in pack_batch(rows[at : at + size], 2**62, 1)[0]]
+        flops = step_flops(shape_in(options.model), [packs], recompute=False)
         for kind, count in flops.items():  # three forward passes of training, and one of the reference
             share = 4 / 3 * count / (seconds * device.peak(options.precision))
             found[kind.removeprefix("perf/").replace("_flops", "_mfu")] = share

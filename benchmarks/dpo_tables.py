@@ -41,7 +41,8 @@ def section(verdict: dict[str, Any], what: str) -> str:
     ]
     return f"""
 {where_measured(verdict["ours"]["device"])} Written by `python -m benchmarks.dpo`: {what}, {verdict["precision"]},
-{pairs} pairs, at most {verdict["cap"]} tokens of prompt and answer, {verdict["batch_size"]} pairs a step,
+{pairs} pairs ({verdict["order"]} shuffled), at most {verdict["cap"]} tokens of prompt and answer,
+{verdict["batch_size"]} pairs a step,
 {verdict["threads"]} thread; loading, reference and training; medians of {verdict["runs"]} interleaved runs.
 
 | | CPU seconds a pair | seconds a pair | peak memory, GB | losses |

@@ -19,27 +19,29 @@ def train_with_ours(folder: Path, rows: Sequence[TokenRow], config: TrainConfig,
     budget = config.tokens_per_pack or 2048
     model = load_model(folder, precision=config.precision, device=device)
     reference = PairLogps(torch.zeros(len(rows), device=device), torch.zeros(len(rows), device=device))
+    size = config.batch_size
+    steps = len(rows) // size
+    packed = [pack_batch(rows[step * size : (step + 1) * size], budget, 1)[0] for step in range(steps)]
     with torch.no_grad():
-        for pack in pack_batch(rows, budget, 1)[0]:
-            here = pack.to(device)
-            for side, values in zip(reference, pack_logps(model, here), strict=True):
-                side[here.pairs] = values
+        for step, packs in enumerate(packed):
+            for pack in packs:
+                here = pack.to(device)
+                for side, values in zip(reference, pack_logps(model, here), strict=True):
+                    side[step * size + here.pairs] = values
 
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=config.adam_betas, eps=config.adam_eps,
         weight_decay=config.weight_decay, fused=True,
     )  # fmt: skip
     losses = []
-    steps = len(rows) // config.batch_size
-    for step in range(steps):
-        first = step * config.batch_size
+    for step, packs in enumerate(packed):
         sums = StepSums.zeros(device)
-        for pack in pack_batch(rows[first : first + config.batch_size], budget, 1)[0]:
+        for pack in packs:
             here = pack.to(device)
             policy = pack_logps(model, here)
-            given = PairLogps(*(side[first + here.pairs] for side in reference))
+            given = PairLogps(*(side[step * size + here.pairs] for side in reference))
             terms = pair_losses(config, policy, given, here.completions)
-            (terms.losses.sum() * (pack.weight / config.batch_size)).backward()
+            (terms.losses.sum() * (pack.weight / size)).backward()
             sums.add(terms, policy, given, here.completions, pack.weight)
         losses.append(sums.to_metrics()["loss"])
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm or float("inf"))

@@ -25,7 +25,7 @@ def train_with_trainer(
     columns = {name: [row[at] for row in rows] for at, name in enumerate(TokenRow._fields)}
     Dataset.from_dict(columns).save_to_disk(folder)
     np.save(work / "all.npy", np.arange(len(rows)))
-    scoring = RowSet(folder, work / "all.npy", work / "parts", config.tail_weight)
+    scoring = RowSet(folder, work / "all.npy", work / "parts", config.tail_weight, config.order == "questions")
     budget = config.tokens_per_pack if config.precision == "bf16" else None
     ScoreJob(model, (scoring,), work / "score", config.precision, budget).write(work / "score.json")
     run = partial(launch, ranks=config.ranks, log_file=work / "ranks.log")

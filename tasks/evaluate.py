@@ -102,8 +102,9 @@ def _policy_logps(
     new = unknown(rows, known)
     if new.height:
         out = work.partial / "policy.parquet"
+        wanted = Wanted(held_out, out, new["row"].to_list(), by_question=train.order == "questions")
         score_all(
-            work, trained.path("model"), [Wanted(held_out, out, new["row"].to_list())],
+            work, trained.path("model"), [wanted],
             precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
         )  # fmt: skip
         fresh = new.join(pl.read_parquet(out), on="pair_id", how="left", maintain_order="left")

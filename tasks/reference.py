@@ -20,7 +20,7 @@ from tasks.store import Store, Workspace
 from training import layout
 from training.config import Precision, TrainConfig
 
-VERSION = 1  # bump when the bytes this stage writes would change
+VERSION = 2  # bump when the bytes this stage writes would change
 
 SPLITS = ("train", "held_out")
 
@@ -53,10 +53,11 @@ def reference(store: Store, tokens: Manifest, model: Manifest, config: Reference
         known = {split: stores[split].read(work.message) for split in SPLITS}
         new = {split: unknown(rows[split], known[split]) for split in SPLITS}
         old = {split: drawn(rows[split].join(known[split], on="key"), store.run) for split in SPLITS}
+        by_question = train.order == "questions"
         outs = {split: work.partial / f"{split}.parquet" for split in SPLITS}
         agains = {split: work.partial / f"{split}-again.parquet" for split in SPLITS}
         sets = [
-            Wanted(tokens.path(split), files[split], frame["row"].to_list(), weights[split])
+            Wanted(tokens.path(split), files[split], frame["row"].to_list(), weights[split], by_question)
             for frames, files in ((old, agains), (new, outs)) for split, frame in frames.items() if frame.height
         ]  # fmt: skip
         if sets:
@@ -82,5 +83,9 @@ def reference(store: Store, tokens: Manifest, model: Manifest, config: Reference
         work.message(f"{scored} pairs scored, {found} found, {checked} of these scored again and found alike")
         return counts | {"scored": scored, "found": found, "checked": checked}
 
-    identity = {"precision": precision, "layout": layout.VERSION, "tail_weight": train.tail_weight}
+    identity: dict[str, object] = {
+        "precision": precision, "layout": layout.VERSION, "tail_weight": train.tail_weight
+    }  # fmt: skip
+    if train.order != "pairs":
+        identity["order"] = train.order
     return store.stage("reference", VERSION, identity, {"tokenize": tokens, "model": model}, build)

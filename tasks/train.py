@@ -23,7 +23,7 @@ from tasks.tokens.encoder import Encoder
 from training.config import TrainConfig
 from training.jobs import TrainJob
 
-VERSION = 1  # bump when the bytes this stage writes would change
+VERSION = 2  # bump when the bytes this stage writes would change
 
 
 def train(

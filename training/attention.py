@@ -1,8 +1,8 @@
 """Attention over packs with a shared prompt, as transformers' attention registry wants it.
 
-In a pack (training/batch.py) the chosen completion attends to its prompt and itself, the rejected one to the same
-prompt and itself, and no pair sees another. What says so is the keyword argument `layout`, which travels through the
-model's own forward; no mask over the whole pack is ever made.
+In a pack (training/pack.py) every completion attends to its prompt and itself, and to no other completion of the same
+prompt or of another. What says so is the keyword argument `layout`, which travels through the model's own forward; no
+mask over the whole pack is ever made.
 
 Shapes: Q query heads, K key heads (Q a multiple of K), T tokens of the pack, D head size. A *sequence* is one
 completion behind its prompt; its queries are the last rows of it that are not computed elsewhere.
@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from training.batch import Pack
 from training.kernels import Heads, Kernel, Varlen, first_that_works, varlen
+from training.pack import Pack, Tree
 from training.segments import blockwise_attention, causal_bias
 
 NAME = "prefstack_segments"
@@ -27,10 +27,9 @@ NAME = "prefstack_segments"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the pairs of a pack stand, in the form that the device's attention reads."""
+    """Where prompts and completions of a pack stand, in the form that the device's attention reads."""
 
-    bounds: tuple[tuple[int, int, int, int], ...]
-    """Start of the prompt, its end, the end of chosen, the end of rejected; one a pair."""
+    trees: tuple[Tree, ...]
     varlen: Varlen | None = None
     """Set where a variable-length kernel serves the device and precision."""
     kernel: Kernel | None = None
@@ -41,7 +40,7 @@ class Layout:
         """The layout for a model whose activations are of `dtype`, on the pack's device."""
         device = pack.input_ids.device
         kernel = kernel_for(device, dtype, heads)
-        return cls(pack.segments) if kernel is None else cls(pack.segments, varlen(pack.segments, device), kernel)
+        return cls(pack.trees) if kernel is None else cls(pack.trees, varlen(pack.trees, device), kernel)
 
 
 @lru_cache
@@ -74,22 +73,23 @@ def segment_attention(
     if layout.varlen is not None and layout.kernel is not None:
         return layout.kernel(query, key, value, layout.varlen, scaling, sliding_window), None
     if query.device.type == "cpu":
-        return blockwise_attention(query, key, value, layout.bounds, scaling, sliding_window), None
-    return sdpa_attention(query, key, value, layout.bounds, scaling, sliding_window), None
+        return blockwise_attention(query, key, value, layout.trees, scaling, sliding_window), None
+    return sdpa_attention(query, key, value, layout.trees, scaling, sliding_window), None
 
 
 def sdpa_attention(
-    query: Tensor, key: Tensor, value: Tensor, bounds: tuple[tuple[int, int, int, int], ...], scaling: float,
-    window: int | None,
-) -> Tensor:  # fmt: skip
+    query: Tensor, key: Tensor, value: Tensor, trees: tuple[Tree, ...], scaling: float, window: int | None
+) -> Tensor:
     """Plain PyTorch, a sequence at a time: for what has no kernel of its own, such as fp32 on a GPU."""
-    lengths = [n for a, b, c, d in bounds for n in (b - a, c - b, d - c)]
-    parts = [torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)]
+    lengths = [p.stop - p.start for tree in trees for p in (tree.prompt, *tree.completions())]
+    parts = iter(zip(*(torch.split(tensor, lengths, dim=2) for tensor in (query, key, value)), strict=True))
     out = []
-    for at in range(0, len(lengths), 3):
-        prompt, chosen, rejected = ([part[at + side] for part in parts] for side in range(3))
-        for queries, completion in ((torch.cat((prompt[0], chosen[0]), 2), chosen), (rejected[0], rejected)):
-            keys, values = (torch.cat((prompt[i], completion[i]), 2) for i in (1, 2))
+    for tree in trees:
+        prompt = next(parts)
+        for completion in range(len(tree.ends)):
+            own = next(parts)
+            keys, values = (torch.cat((prompt[i], own[i]), 2) for i in (1, 2))
+            queries = own[0] if completion else torch.cat((prompt[0], own[0]), 2)
             bias = causal_bias(queries.shape[2], keys.shape[2], window, query)
             attended = F.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=bias, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]

@@ -1,83 +1,18 @@
-"""From a step number to the tensors of its forward passes.
+"""From a step number to the packs of its forward passes.
 
 Which pairs make up the global batch of a step is a function of (seed, step) alone. How they are packed, over how
 many ranks and in how many forward passes, is a matter of memory and speed and changes the update by rounding only.
-
-Layout of a pack, pair after pair, with the prompt there once:
-
-    ids        p p p p c c c c c r r r     prompt, chosen, rejected
-    positions  0 1 2 3 4 5 6 7 8 4 5 6     the rejected completion starts again where the prompt ends
-
-P pairs, T tokens, C completion tokens (those that are scored).
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from training.pack import Pack, by_prompt, idle_pack, make_pack
 from training.rows import TokenRow
-
-
-class PairTokens(NamedTuple):
-    """Completion tokens of each pair, EOS with them where it was not cut."""
-
-    chosen: Tensor  # (P,) int64
-    rejected: Tensor  # (P,) int64
-
-
-class Segment(NamedTuple):
-    """Where one pair stands in its pack: prompt is [start, prompt_end), chosen [prompt_end, chosen_end), and so on."""
-
-    start: int
-    prompt_end: int
-    chosen_end: int
-    rejected_end: int
-
-
-@dataclass(frozen=True)
-class Pack:
-    """Some pairs of a batch, laid out for one forward pass of one rank."""
-
-    input_ids: Tensor
-    """(T,) int64."""
-    position_ids: Tensor
-    """(T,) int64."""
-    segments: tuple[Segment, ...]
-    """One a pair."""
-    positions: Tensor
-    """(C,) int64: where each completion token is predicted, i.e. at the token before it in its own sequence."""
-    targets: Tensor
-    """(C,) int64: the completion tokens, each pair's chosen ones and then its rejected ones."""
-    pairs: Tensor
-    """(P,) int64: which rows of the batch these are."""
-    completions: PairTokens
-    """How many tokens each sum of log-probs runs over."""
-    weight: float
-    """1, or 0 for a pack that only keeps a rank in step with the others."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that the forward pass computes."""
-        return len(self.input_ids)
-
-    def to(self, device: torch.device | str) -> "Pack":
-        """The same pack with its tensors on `device`."""
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            position_ids=self.position_ids.to(device, non_blocking=True),
-            positions=self.positions.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            pairs=self.pairs.to(device, non_blocking=True),
-            completions=PairTokens(*(n.to(device, non_blocking=True) for n in self.completions)),
-        )
 
 
 def steps_per_epoch(pairs: int, batch_size: int) -> int:
@@ -85,8 +20,13 @@ def steps_per_epoch(pairs: int, batch_size: int) -> int:
     return pairs // batch_size
 
 
-def batch_indices(pairs: int, batch_size: int, seed: int, step: int) -> list[int]:
+def batch_indices(
+    pairs: int, batch_size: int, seed: int, step: int, questions: tuple[int, ...] | None = None
+) -> list[int]:
     """The rows that make up the batch of `step`, counted from 0 over all epochs.
+
+    With `questions`, the question of each row, it is these that are shuffled, and the pairs of one follow each other:
+    a batch holds as many pairs as ever, its first and last question perhaps not whole.
 
     Raises:
         ValueError: there are fewer pairs than one batch takes.
@@ -95,99 +35,129 @@ def batch_indices(pairs: int, batch_size: int, seed: int, step: int) -> list[int
     if per_epoch == 0:
         raise ValueError(f"{pairs} pairs do not fill one batch of {batch_size}")
     epoch, within = divmod(step, per_epoch)
-    order = _epoch_order(pairs, seed, epoch)
+    order = _epoch_order(pairs, seed, epoch, questions)
     return [int(row) for row in order[within * batch_size : (within + 1) * batch_size]]
 
 
 @lru_cache(maxsize=2)
-def _epoch_order(pairs: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+def _epoch_order(pairs: int, seed: int, epoch: int, questions: tuple[int, ...] | None) -> npt.NDArray[np.int64]:
     # NumPy promises the stream of its bit generators for good, but not what Generator.permutation makes of it.
     key = np.array([seed % 2**64, epoch], dtype=np.uint64)
-    return np.argsort(np.random.Philox(key=key).random_raw(pairs), kind="stable")
+    draws = np.random.Philox(key=key).random_raw(pairs)
+    if questions is None:
+        return np.argsort(draws, kind="stable")
+    # A question is drawn by its first row, so that questions of one pair each come in the order of pairs.
+    _, first, which = np.unique(np.array(questions), return_index=True, return_inverse=True)
+    return np.lexsort((draws, draws[first][which]))
 
 
 def pack_batch(rows: Sequence[TokenRow], tokens_per_pack: int, ranks: int) -> list[list[Pack]]:
     """The pairs of one batch as [rank][micro step] packs, as many on every rank, balanced by tokens.
 
-    A pack holds at most `tokens_per_pack` tokens, or one pair that is longer alone: a pair is never split. Packs of
-    weight 0 fill up where there are fewer packs than ranks need.
+    A pack holds at most `tokens_per_pack` tokens, or one pair that is longer alone: a pair is never split. Pairs of
+    one prompt are computed together, unless the ranks are done sooner with them apart. Packs of weight 0 fill up where
+    there are fewer packs than ranks need.
     """
-    tokens = [row.tokens for row in rows]
-    # From the fewest packs that could hold all tokens, or one a pair where even that is too much for the budget.
-    micro_steps = math.ceil(min(sum(tokens) / tokens_per_pack, len(rows)) / ranks)
-    bins = _fill(tokens, ranks * micro_steps)
-    while any(len(held) > 1 and sum(tokens[i] for i in held) > tokens_per_pack for held in bins):
-        micro_steps += 1
-        bins = _fill(tokens, ranks * micro_steps)
+    shared_out = min(_ways(rows, tokens_per_pack, ranks), key=_slowest)
+    shortest = min(range(len(rows)), key=lambda i: (rows[i].tokens, i))
+    return [
+        [make_pack(rows, _pairs(held)) if held else idle_pack(rows, shortest) for held in packs] for packs in shared_out
+    ]
 
-    # Ranks wait for each other after every micro step, so packs of like size run at the same time; within a
-    # micro step the larger ones go to the ranks that have had less.
-    bins.sort(key=lambda held: (-sum(tokens[i] for i in held), held))
+
+class _Group:
+    """Pairs of one prompt that are computed together, and how many tokens that takes."""
+
+    def __init__(self, row: TokenRow, pair: int):
+        self.pairs: list[int] = []
+        self.tokens = len(row.prompt_ids)
+        self._completions: set[tuple[int, ...]] = set()
+        self.add(row, pair)
+
+    def wants(self, row: TokenRow) -> int:
+        """Tokens more with this pair."""
+        return sum(map(len, {tuple(row.chosen_ids), tuple(row.rejected_ids)} - self._completions))
+
+    def add(self, row: TokenRow, pair: int) -> None:
+        self.tokens += self.wants(row)
+        self._completions |= {tuple(row.chosen_ids), tuple(row.rejected_ids)}
+        self.pairs.append(pair)
+
+
+_Packs = list[list[list[_Group]]]
+"""[rank][micro step] -> what one pack holds."""
+
+
+def _ways(rows: Sequence[TokenRow], tokens_per_pack: int, ranks: int) -> Iterator[_Packs]:
+    """Ways to share a batch out, with ever smaller groups: what a few large ones save, ranks may lose by waiting."""
+    groups = grouped(rows, tokens_per_pack)
+    yield _share_out(groups, tokens_per_pack, ranks)
+    if ranks > 1 and len(groups) < len(rows):
+        share = sum(group.tokens for group in groups) // ranks
+        for most in (share, share // 2, share // 4, 0):
+            if most < tokens_per_pack:
+                yield _share_out(grouped(rows, most), tokens_per_pack, ranks)
+
+
+def _slowest(packs: _Packs) -> int:
+    """Tokens that the slowest rank computes, summed over micro steps: ranks wait for each other after each."""
+    return sum(max(map(_tokens, step)) for step in zip(*packs, strict=True))
+
+
+def grouped(rows: Sequence[TokenRow], most: int) -> list[_Group]:
+    """All pairs of `rows` in groups of one prompt each of at most `most` tokens, or one pair that is longer alone.
+
+    A pair joins the group to which it adds least.
+    """
+    groups: list[_Group] = []
+    for members in by_prompt(rows, range(len(rows))).values():
+        of_prompt: list[_Group] = []
+        for pair in members:
+            row = rows[pair]
+            room = [group for group in of_prompt if group.tokens + group.wants(row) <= most]
+            if room:
+                min(room, key=lambda group: group.wants(row)).add(row, pair)
+            else:
+                of_prompt.append(_Group(row, pair))
+        groups += of_prompt
+    return groups
+
+
+def _share_out(groups: list[_Group], tokens_per_pack: int, ranks: int) -> _Packs:
+    # From the fewest packs that could hold all tokens, or one a group where even that is too much for the budget.
+    micro_steps = math.ceil(min(_tokens(groups) / tokens_per_pack, len(groups)) / ranks)
+    bins = _fill(groups, ranks * micro_steps)
+    while any(len(held) > 1 and _tokens(held) > tokens_per_pack for held in bins):
+        micro_steps += 1
+        bins = _fill(groups, ranks * micro_steps)
+
+    # Packs of like size run at the same time; within a micro step the larger ones go to the ranks that have had less.
+    bins.sort(key=lambda held: (-_tokens(held), _pairs(held)))
     load = [0] * ranks
-    order: list[list[list[int]]] = [[] for _ in range(ranks)]
+    order: _Packs = [[] for _ in range(ranks)]
     for first in range(0, len(bins), ranks):
         for held, rank in zip(
             bins[first : first + ranks], sorted(range(ranks), key=lambda r: (load[r], r)), strict=True
         ):
             order[rank].append(held)
-            load[rank] += sum(tokens[i] for i in held)
-    shortest = min(range(len(rows)), key=lambda i: (tokens[i], i))
-    return [[make_pack(rows, held) if held else _idle_pack(rows, shortest) for held in packs] for packs in order]
+            load[rank] += _tokens(held)
+    return order
 
 
-def _fill(tokens: list[int], bins: int) -> list[list[int]]:
-    """Longest first, each pair to the bin that holds least; a tie goes to the earliest."""
-    held: list[list[int]] = [[] for _ in range(bins)]
+def _fill(groups: list[_Group], bins: int) -> list[list[_Group]]:
+    """Longest first, each group to the bin that holds least; a tie goes to the earliest."""
+    held: list[list[_Group]] = [[] for _ in range(bins)]
     load = [0] * bins
-    for pair in sorted(range(len(tokens)), key=lambda i: (-tokens[i], i)):
+    for group in sorted(groups, key=lambda group: (-group.tokens, group.pairs)):
         least = min(range(bins), key=lambda b: (load[b], b))
-        held[least].append(pair)
-        load[least] += tokens[pair]
-    return [sorted(pairs) for pairs in held]
+        held[least].append(group)
+        load[least] += group.tokens
+    return held
 
 
-def make_pack(rows: Sequence[TokenRow], pairs: Sequence[int]) -> Pack:
-    """The `pairs` of `rows` side by side.
-
-    Raises:
-        ValueError: a prompt or a completion holds no token, so there is nothing to predict it from or to score.
-    """
-    ids: list[int] = []
-    position_ids: list[int] = []
-    positions: list[int] = []
-    targets: list[int] = []
-    segments: list[Segment] = []
-    for pair in pairs:
-        pair_id, prompt, chosen, rejected = rows[pair]
-        if not (prompt and chosen and rejected):
-            raise ValueError(f"pair {pair_id} has an empty prompt or completion")
-        start = len(ids)
-        prompt_end = start + len(prompt)
-        chosen_end = prompt_end + len(chosen)
-        ids += prompt + chosen + rejected
-        position_ids += range(len(prompt) + len(chosen))
-        position_ids += range(len(prompt), len(prompt) + len(rejected))
-        # The prompt's last token predicts the first of both completions.
-        positions += [*range(prompt_end - 1, chosen_end - 1), prompt_end - 1, *range(chosen_end, len(ids) - 1)]
-        targets += chosen + rejected
-        segments.append(Segment(start, prompt_end, chosen_end, len(ids)))
-    return Pack(
-        input_ids=torch.tensor(ids),
-        position_ids=torch.tensor(position_ids),
-        segments=tuple(segments),
-        positions=torch.tensor(positions),
-        targets=torch.tensor(targets),
-        pairs=torch.tensor(list(pairs)),
-        completions=PairTokens(
-            torch.tensor([s.chosen_end - s.prompt_end for s in segments]),
-            torch.tensor([s.rejected_end - s.chosen_end for s in segments]),
-        ),
-        weight=1.0,
-    )
+def _tokens(held: Sequence[_Group]) -> int:
+    return sum(group.tokens for group in held)
 
 
-def _idle_pack(rows: Sequence[TokenRow], pair: int) -> Pack:
-    """Three tokens that count for nothing: the cheapest forward and backward pass that runs every layer."""
-    pair_id, prompt, chosen, rejected = rows[pair]
-    short = TokenRow(pair_id, prompt[:1], chosen[:1], rejected[:1])
-    return replace(make_pack([short], [0]), pairs=torch.tensor([pair]), weight=0.0)
+def _pairs(held: Sequence[_Group]) -> list[int]:
+    return sorted(pair for group in held for pair in group.pairs)

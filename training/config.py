@@ -43,7 +43,7 @@ class TrainConfig(BaseModel):
     )
 
     # Younger than the first trainings: at their defaults they stay out of it too, so that those are found again.
-    later: ClassVar[frozenset[str]] = frozenset({"nonfinite", "lora"})
+    later: ClassVar[frozenset[str]] = frozenset({"nonfinite", "lora", "order"})
 
     loss: Literal["sigmoid", "dpo_norm", "robust", "ld", "ipo", "ipo_sum", "simpo"] = "sigmoid"
     """What a pair costs: `sigmoid` is DPO on summed log-probs, `dpo_norm` on log-probs averaged over tokens; `robust`
@@ -70,6 +70,10 @@ class TrainConfig(BaseModel):
     """Pairs in one optimizer step, over all ranks."""
     epochs: PositiveInt = 3
     """Passes over the train pairs, each in an order of its own."""
+    order: Literal["pairs", "questions"] = "pairs"
+    """What is shuffled in each epoch: `pairs`, or `questions` with all pairs of one behind each other. Pairs of one
+    question in the same batch share the computation of its prompt and of the answers that several of them compare, so
+    that where few pairs of a question were left out, half of the work is saved; a batch then holds fewer questions."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
     """Decay of Adam's first and second moment."""
     adam_eps: PositiveFloat = 1.0e-8

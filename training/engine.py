@@ -15,11 +15,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from training.batch import Pack
 from training.config import TrainConfig
 from training.forward import pack_logps
 from training.losses import PairLogps
 from training.optimizer import Withheld, adam, updates_of
+from training.pack import Pack
 from training.records import Board
 from training.release import empty, empty_gradients
 from training.status import TrainerError

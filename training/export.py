@@ -23,12 +23,12 @@ from transformers.utils import logging as transformers_logging
 
 from training import adapters
 from training.allocator import release_freed_memory
-from training.batch import make_pack
 from training.config import Precision, TrainConfig
 from training.engine import Engine
 from training.forward import load_model, pack_logps
 from training.layout import TOLERANCE
 from training.losses import PairLogps
+from training.pack import make_pack
 from training.rows import TokenRow
 from training.status import Progress, TrainerError
 

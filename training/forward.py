@@ -1,7 +1,7 @@
 """One forward pass for policy and reference: a pack of pairs -> the summed log-probs of its completions.
 
-Llama, Mistral, Qwen2 and Qwen3 compute each prompt once for both completions. Any other causal language model runs
-its own forward over padded sequences, every prompt twice and the head on all positions: the same values at more cost.
+Llama, Mistral, Qwen2 and Qwen3 compute each prompt once for all its completions. Any other causal language model runs
+its own forward over padded sequences, a prompt each and the head on all positions: the same values at more cost.
 """
 
 import logging
@@ -17,13 +17,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from training import attention
 from training.adapters import attach
 from training.allocator import keep_freed_memory
-from training.batch import Pack
 from training.config import LoraConfig, Precision
 from training.head import Scored, ScoringHead
 from training.kernels import Heads
 from training.layout import layout_tag, shares_prompt
 from training.lean import make_lean
 from training.losses import PairLogps
+from training.pack import Pack
 
 __all__ = ["layout_tag", "load_model", "pack_logps"]
 
@@ -93,31 +93,32 @@ def pack_logps(model: nn.Module, pack: Pack, *, tail_weight: float = 1.0) -> Pai
 
 def _sums(logps_C: Tensor, pack: Pack, tail_weight: float) -> PairLogps:
     """Sums in fp64, so that they do not depend on how the tokens lie."""
-    lengths = [n for s in pack.segments for n in (s.chosen_end - s.prompt_end, s.rejected_end - s.chosen_end)]
-    sums = []
-    for at, part in enumerate(torch.split(logps_C, lengths)):
-        shared = min(lengths[at], lengths[at ^ 1])  # the other side of the same pair
-        whole = part.sum(dtype=torch.float64)
-        sums.append(whole if tail_weight == 1.0 else whole - (1 - tail_weight) * part[shared:].sum(dtype=torch.float64))
-    both = torch.stack(sums).to(logps_C.dtype)
-    return PairLogps(both[0::2], both[1::2])
+    parts = torch.split(logps_C, pack.lengths())
+    whole = [part.sum(dtype=torch.float64) for part in parts]
+
+    def counted(side: int, other: int) -> Tensor:
+        if tail_weight == 1.0:
+            return whole[side]
+        tail = parts[side][len(parts[other]) :]
+        return whole[side] - (1 - tail_weight) * tail.sum(dtype=torch.float64)
+
+    chosen = torch.stack([counted(pair.chosen, pair.rejected) for pair in pack.sides])
+    rejected = torch.stack([counted(pair.rejected, pair.chosen) for pair in pack.sides])
+    return PairLogps(chosen.to(logps_C.dtype), rejected.to(logps_C.dtype))
 
 
 def _padded_logps(model: nn.Module, pack: Pack) -> Tensor:
-    """(C,) in the pack's own order, from padded sequences: prompt + chosen, prompt + rejected, pair after pair."""
+    """(C,) in the pack's own order, from padded sequences: every completion behind a prompt of its own."""
     ids = pack.input_ids
-    sequences = []
-    for start, prompt_end, chosen_end, rejected_end in pack.segments:
-        sequences.append(ids[start:chosen_end])
-        sequences.append(torch.cat((ids[start:prompt_end], ids[chosen_end:rejected_end])))
+    prompts = [prompt.stop - prompt.start for prompt, _ in pack.sequences()]
+    sequences = [torch.cat((ids[prompt], ids[completion])) for prompt, completion in pack.sequences()]
     input_ids = pad_sequence(sequences, batch_first=True)
     # Masked by length: the id that pads may be one that occurs.
     mask = pad_sequence([torch.ones_like(sequence) for sequence in sequences], batch_first=True)
     logits_BTV = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
     predicted = []
-    for at, sequence in enumerate(sequences):
-        segment = pack.segments[at // 2]
-        predicted.append(logits_BTV[at, segment.prompt_end - segment.start - 1 : len(sequence) - 1])
+    for at, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True)):
+        predicted.append(logits_BTV[at, prompt - 1 : len(sequence) - 1])
     logits_CV = torch.cat(predicted)
     wide = torch.float64 if logits_CV.dtype == torch.float64 else torch.float32
     return -F.cross_entropy(logits_CV.to(wide), pack.targets, reduction="none")

@@ -82,6 +82,8 @@ class RowSet:
     """Folder for part files: row, chosen_logps, rejected_logps, chosen_tokens, rejected_tokens."""
     tail_weight: float
     """Weight of the tokens beyond the length of the pair's shorter side: 1, or that of LD-DPO."""
+    by_question: bool = False
+    """Whether pairs of one question are scored together, each of their answers once."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class ScoreJob:
     """What training/status.py writes."""
     precision: Precision
     tokens_per_pack: int | None
-    """None scores every pair in a pass of its own: its value then depends on no other pair."""
+    """None scores every pair, or question, in a pass of its own: its value then depends on no other."""
 
     def write(self, path: Path) -> None:
         """Write the job as JSON."""
@@ -106,7 +108,7 @@ class ScoreJob:
         raw = _read(path)
         try:
             sets = tuple(
-                RowSet(Path(one["rows"]), Path(one["only"]), Path(one["parts"]), one["tail_weight"])
+                RowSet(Path(one["rows"]), Path(one["only"]), Path(one["parts"]), one["tail_weight"], one["by_question"])
                 for one in raw["sets"]
             )
             return cls(Path(raw["model"]), sets, Path(raw["folder"]), raw["precision"], raw["tokens_per_pack"])

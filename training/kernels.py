@@ -13,14 +13,14 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from training.pack import Tree
+
 try:
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:  # before torch 2.10
     varlen_attn = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
-
-Segments = Sequence[tuple[int, int, int, int]]
 
 
 class Heads(NamedTuple):
@@ -40,28 +40,28 @@ class Heads(NamedTuple):
 class Varlen(NamedTuple):
     """What a variable-length kernel reads: the keys of each sequence gathered behind one another."""
 
-    key_index: Tensor  # (S,) int64 into the pack: prompt chosen prompt rejected, pair after pair
-    query_bounds: Tensor  # (2P + 1,) int32
-    key_bounds: Tensor  # (2P + 1,) int32
+    key_index: Tensor  # (S,) int64 into the pack: prompt and completion of each sequence
+    query_bounds: Tensor  # (K + 1,) int32
+    key_bounds: Tensor  # (K + 1,) int32
     longest_query: int
     longest_key: int
 
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Varlen, float, int | None], Tensor]
-Plain = Callable[[Tensor, Tensor, Tensor, tuple[tuple[int, int, int, int], ...], float, int | None], Tensor]
+Plain = Callable[[Tensor, Tensor, Tensor, tuple[Tree, ...], float, int | None], Tensor]
 
 
-def varlen(segments: Segments, device: torch.device) -> Varlen:
-    """What a variable-length kernel reads of a pack with these segments."""
+def varlen(trees: Sequence[Tree], device: torch.device) -> Varlen:
+    """What a variable-length kernel reads of a pack with these trees."""
     keys: list[int] = []
     queries: list[int] = [0]
     bounds: list[int] = [0]
-    for start, prompt_end, chosen_end, rejected_end in segments:
-        keys += range(start, chosen_end)
-        bounds.append(len(keys))
-        keys += [*range(start, prompt_end), *range(chosen_end, rejected_end)]
-        bounds.append(len(keys))
-        queries += [chosen_end, rejected_end]
+    for tree in trees:
+        for completion in tree.completions():
+            keys += [*range(tree.start, tree.prompt_end), *range(completion.start, completion.stop)]
+            bounds.append(len(keys))
+            # The prompt queries with the first completion.
+            queries.append(completion.stop)
     return Varlen(
         torch.tensor(keys, device=device),
         torch.tensor(queries, dtype=torch.int32, device=device),
@@ -122,7 +122,7 @@ def first_that_works(device: torch.device, dtype: torch.dtype, heads: Heads, pla
     return None
 
 
-_TRIED: Final = ((0, 5, 12, 14), (14, 16, 17, 33))  # unequal sides, so that a mask aligned to the start shows
+_TRIED: Final = (Tree(0, 5, (12, 14, 18)), Tree(18, 20, (21, 37)))  # unequal, so that a mask aligned to the start shows
 
 
 def _fault(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: Heads, plain: Plain) -> str | None:
@@ -130,7 +130,7 @@ def _fault(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: Head
     generator = torch.Generator().manual_seed(0)
 
     def drawn(count: int) -> Tensor:
-        values = torch.randn(1, _TRIED[-1][-1], count, heads.size, generator=generator)
+        values = torch.randn(1, _TRIED[-1].ends[-1], count, heads.size, generator=generator)
         return values.to(device, dtype).transpose(1, 2).requires_grad_()
 
     scaling = heads.size**-0.5

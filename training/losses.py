@@ -19,8 +19,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.batch import PairTokens
 from training.config import TrainConfig
+from training.pack import PairTokens
 
 
 class PairLogps(NamedTuple):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training.batch import Pack, PairTokens
 from training.losses import LossTerms, PairLogps
+from training.pack import Pack, PairTokens
 
 PAIR_METRICS = (
     "loss",
@@ -76,16 +76,16 @@ def pack_metrics(packs: Sequence[Sequence[Pack]], *, shared_prompt: bool) -> dic
 
 
 def _useful(pack: Pack, shared_prompt: bool) -> int:
-    return pack.tokens if shared_prompt else sum(map(sum, _sequences(pack)))
+    return pack.tokens if shared_prompt else sum(_sequences(pack))
 
 
 def _computed(pack: Pack, shared_prompt: bool) -> int:
     if shared_prompt:
         return pack.tokens
     sequences = _sequences(pack)
-    return 2 * len(sequences) * max(map(max, sequences))
+    return len(sequences) * max(sequences)
 
 
-def _sequences(pack: Pack) -> list[tuple[int, int]]:
-    """Tokens of prompt + chosen and of prompt + rejected of each pair."""
-    return [(s.chosen_end - s.start, s.prompt_end - s.start + s.rejected_end - s.chosen_end) for s in pack.segments]
+def _sequences(pack: Pack) -> list[int]:
+    """Tokens of each completion with its prompt."""
+    return [sum(part.stop - part.start for part in parts) for parts in pack.sequences()]

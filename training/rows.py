@@ -60,6 +60,16 @@ class TokenRows(Sequence[TokenRow]):
         for index in range(len(self)):
             yield self[index]
 
+    def questions(self) -> tuple[int, ...]:
+        """The question of each row, as the number of the first row with the same prompt."""
+        first: dict[bytes, int] = {}
+        found: list[int] = []
+        for chunk in self._table.data.column("prompt_ids").chunks:
+            values, ends = chunk.flatten().to_numpy(), np.cumsum(chunk.value_lengths().to_numpy(zero_copy_only=False))
+            for prompt in np.split(values, ends[:-1]):
+                found.append(first.setdefault(prompt.tobytes(), len(found)))
+        return tuple(found)
+
     def lengths(self) -> RowLengths:
         """Tokens of every prompt, chosen and rejected completion, without reading the ids."""
         import pyarrow.compute as pc

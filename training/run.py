@@ -76,6 +76,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     dist.all_reduce(room, op=dist.ReduceOp.MIN)
     budget, recompute = pack_settings(shape, config, kind, int(room), longest)
 
+    questions = rows.questions() if config.order == "questions" else None
     identity = identity_of(job, pair_ids)
     checkpoint, refused = choose_checkpoint(job, identity)
     model = load_model(job.model, precision=config.precision, device=device, lora=config.lora, seed=job.seed)
@@ -99,7 +100,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     peak = peak_of(config, name, ranks)
     with Records.opened(metrics, job.folder / "perf.log", peak=peak, board=board) as records:
         for step in range(first, total):
-            indices = batch_indices(len(rows), config.batch_size, job.seed, step)
+            indices = batch_indices(len(rows), config.batch_size, job.seed, step, questions)
             batch = [rows[index] for index in indices]
             packs = pack_batch(batch, budget, ranks)
             given = PairLogps(reference.chosen[indices], reference.rejected[indices])
@@ -136,7 +137,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
                 return Outcome("stopped", done)
 
     skipped.refuse_untrained(total)
-    last = batch_indices(len(rows), config.batch_size, job.seed, total - 1)[:EXPORT_CHECKED]
+    last = batch_indices(len(rows), config.batch_size, job.seed, total - 1, questions)[:EXPORT_CHECKED]
     say = partial(write_progress, job.folder, rank) if rank == 0 else silent
     trained = engine.parameters
     exported = gather(engine, job.model, config, [rows[index] for index in last], say)

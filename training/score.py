@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from training.rows import TokenRows
 
 PART_SECONDS: Final = 20.0  # what an interruption costs at most
+QUESTION_TOKENS: Final = 2048
+"""Of one pass where a question is scored by itself; one with more pairs than fit takes several."""
 PART_COLUMNS: Final = ("row", "chosen_logps", "rejected_logps", "chosen_tokens", "rejected_tokens")
 
 
@@ -29,8 +32,8 @@ def score(job: ScoreJob, stop: Stop) -> Outcome:
     import numpy as np
     import torch
 
-    from training.batch import make_pack
     from training.forward import load_model, pack_logps
+    from training.pack import make_pack
     from training.rows import load_rows
     from training.world import rank_device
 
@@ -43,11 +46,14 @@ def score(job: ScoreJob, stop: Stop) -> Outcome:
     write_progress(job.folder, rank, Progress(done, total, "pairs"))
     for one, rows, numbers in wanted:
         part, since = _Part(one.parts), time.monotonic()
-        for members in list(_packs(rows, numbers, job.tokens_per_pack))[rank::ranks]:
+        packs = _by_question if one.by_question else _packs
+        for members in list(packs(rows, numbers, job.tokens_per_pack))[rank::ranks]:
             pack = make_pack([rows[member] for member in members], range(len(members))).to(device)
             with torch.inference_mode():
                 logps = pack_logps(model, pack, tail_weight=one.tail_weight)
-            part.add(members, [side.tolist() for side in (*logps, *pack.completions)])
+            part.add(
+                [members[at] for at in pack.pairs.tolist()], [side.tolist() for side in (*logps, *pack.completions)]
+            )
             done += len(members)
             write_progress(job.folder, rank, Progress(done, total, "pairs"))
             if stop.asked or time.monotonic() - since > PART_SECONDS:
@@ -73,6 +79,25 @@ def _packs(rows: "TokenRows", wanted: Sequence[int], tokens_per_pack: int | None
             yield held
             held = []
         held.append(number)
+    if held:
+        yield held
+
+
+def _by_question(rows: "TokenRows", wanted: Sequence[int], tokens_per_pack: int | None) -> Iterator[list[int]]:
+    """The same with the pairs of a question together: as many questions as fit, or one a pass."""
+    from training.batch import grouped
+
+    questions = rows.questions()
+    held: list[int] = []
+    tokens = 0
+    for _, together in groupby(sorted(wanted, key=questions.__getitem__), questions.__getitem__):
+        numbers = list(together)
+        for group in grouped([rows[number] for number in numbers], tokens_per_pack or QUESTION_TOKENS):
+            if held and (tokens_per_pack is None or tokens + group.tokens > tokens_per_pack):
+                yield held
+                held, tokens = [], 0
+            held += [numbers[pair] for pair in group.pairs]
+            tokens += group.tokens
     if held:
         yield held
 

@@ -14,23 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.pack import Tree
+
 QUERIES = 64
 """Rows of a block: what the kernel works on at once at these lengths."""
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
-Bounds = Sequence[tuple[int, int, int, int]]
-
 
 def blockwise_attention(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Bounds, scaling: float, window: int | None
+    query: Tensor, key: Tensor, value: Tensor, trees: Sequence[Tree], scaling: float, window: int | None
 ) -> Tensor:
-    """query (1, Q, T, D), key and value (1, K, T, D) -> (1, T, Q, D), for the pairs at `bounds`.
+    """query (1, Q, T, D), key and value (1, K, T, D) -> (1, T, Q, D), for the prompts and completions at `trees`.
 
     `window` is how many of the last keys a query sees, its own position with them; None is all.
     """
-    out: Tensor = _BlockwiseAttention.apply(query, key, value, bounds, scaling, window)  # type: ignore[no-untyped-call]
+    out: Tensor = _BlockwiseAttention.apply(query, key, value, trees, scaling, window)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -45,13 +45,13 @@ def causal_bias(queries: int, keys: int, window: int | None, like: Tensor) -> Te
 class _BlockwiseAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bounds: Bounds, scaling: float, window: int | None
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, trees: Sequence[Tree], scaling: float, window: int | None
     ) -> Tensor:
         _, heads, tokens, size = query.shape
         out = query.new_empty(1, tokens, heads, size)
         # The kernel gives its log-sum-exp in fp32, or in fp64 for fp64.
         lse = query.new_empty(1, heads, tokens, dtype=torch.float64 if query.dtype == torch.float64 else torch.float32)
-        for rows, first, keys, values in _sequences(key, value, bounds):
+        for rows, first, keys, values in _sequences(key, value, trees):
             for block, seen in _blocks(rows, first, window):
                 bias = causal_bias(block.stop - block.start, seen.stop - seen.start, window, query)
                 attended, block_lse = _forward(
@@ -60,22 +60,21 @@ class _BlockwiseAttention(torch.autograd.Function):
                 out[:, block] = attended.transpose(1, 2)
                 lse[:, :, block] = block_lse
         ctx.save_for_backward(query, key, value, out, lse)
-        ctx.given = (bounds, scaling, window)
+        ctx.given = (trees, scaling, window)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse = ctx.saved_tensors
-        bounds, scaling, window = ctx.given
+        trees, scaling, window = ctx.given
         (grad_out,) = (grad.transpose(1, 2) for grad in grads)
         out = out.transpose(1, 2)
         grad_query, grad_key, grad_value = (
             torch.zeros_like(tensor.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
             for tensor in (query, key, value)
         )
-        sequences = _sequences(key, value, bounds)
-        spans = [span for bound in bounds for span in _spans(bound)]
-        for (rows, first, keys, values), (prompt, completion) in zip(sequences, spans, strict=True):
+        spans = [(tree.prompt, part) for tree in trees for part in tree.completions()]
+        for (rows, first, keys, values), (prompt, completion) in zip(_sequences(key, value, trees), spans, strict=True):
             grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
             for block, seen in _blocks(rows, first, window):
                 bias = causal_bias(block.stop - block.start, seen.stop - seen.start, window, query)
@@ -93,25 +92,20 @@ class _BlockwiseAttention(torch.autograd.Function):
         return grad_query, grad_key, grad_value, None, None, None
 
 
-def _spans(bound: tuple[int, int, int, int]) -> list[tuple[slice, slice]]:
-    """Where prompt and completion of the two sequences of a pair stand in the pack."""
-    start, prompt_end, chosen_end, rejected_end = bound
-    prompt = slice(start, prompt_end)
-    return [(prompt, slice(prompt_end, chosen_end)), (prompt, slice(chosen_end, rejected_end))]
-
-
-def _sequences(key: Tensor, value: Tensor, bounds: Bounds) -> Iterator[tuple[slice, int, Tensor, Tensor]]:
+def _sequences(key: Tensor, value: Tensor, trees: Sequence[Tree]) -> Iterator[tuple[slice, int, Tensor, Tensor]]:
     """The sequences of a pack: which rows of the pack query, the position of the first of them, keys and values.
 
-    The prompt queries with the chosen completion, and its keys and values serve the rejected one too.
+    The prompt queries with its first completion, and its keys and values serve the others too.
     """
-    for start, prompt_end, chosen_end, rejected_end in bounds:
-        yield slice(start, chosen_end), 0, key[:, :, start:chosen_end], value[:, :, start:chosen_end]
-        keys, values = (
-            torch.cat((tensor[:, :, start:prompt_end], tensor[:, :, chosen_end:rejected_end]), dim=2)
-            for tensor in (key, value)
-        )
-        yield slice(chosen_end, rejected_end), prompt_end - start, keys, values
+    for tree in trees:
+        first, *others = tree.completions()
+        whole = slice(tree.start, first.stop)
+        yield whole, 0, key[:, :, whole], value[:, :, whole]
+        for completion in others:
+            keys, values = (
+                torch.cat((tensor[:, :, tree.prompt], tensor[:, :, completion]), dim=2) for tensor in (key, value)
+            )
+            yield completion, tree.prompt_end - tree.start, keys, values
 
 
 def _blocks(rows: slice, first: int, window: int | None) -> Iterator[tuple[slice, slice]]:

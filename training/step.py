@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from training.batch import Pack
 from training.config import TrainConfig
 from training.engine import Engine
 from training.losses import PairLogps, pair_losses
 from training.metrics import StepSums
+from training.pack import Pack
 from training.status import TrainerError
 
 # In nat; further from it the reference is another model's, or was scored in another layout.

@@ -7,9 +7,9 @@ those of the usual layout, every completion behind a prompt of its own and no pa
 
 from collections.abc import Sequence
 
-from training.batch import Pack, Segment
 from training.config import TrainConfig
 from training.devices import device_named
+from training.pack import Pack, Tree
 from training.rows import TokenRow
 from training.shape import ModelShape
 
@@ -26,8 +26,8 @@ def step_flops(shape: ModelShape | None, packs: Packs, *, recompute: bool, froze
     if shape is None:
         return {}
     every = [pack for row in packs for pack in row]
-    usual = sum(_separate_flops(shape, segment) for pack in every if pack.weight for segment in pack.segments)
-    computed = sum(_shared_flops(shape, segment) for pack in every for segment in pack.segments)
+    usual = sum(_separate_flops(shape, pack) for pack in every if pack.weight)
+    computed = sum(_shared_flops(shape, tree) for pack in every for tree in pack.trees)
     passes = passes_of(recompute=False, frozen=frozen)
     computed *= passes_of(recompute=recompute, frozen=frozen)
     return {"perf/effective_flops": passes * usual, "perf/hardware_flops": computed}
@@ -54,21 +54,19 @@ def truncated_share(rows: Sequence[TokenRow], end: int | None) -> dict[str, floa
     return {"data/truncated_share": cut / len(rows)}
 
 
-def _separate_flops(shape: ModelShape, segment: Segment) -> float:
-    prompt, chosen, rejected = _lengths(segment)
-    first, second = prompt + chosen, prompt + rejected
-    return shape.forward_flops(first + second, _triangle(first) + _triangle(second), chosen + rejected)
+def _separate_flops(shape: ModelShape, pack: Pack) -> float:
+    prompts = [prompt.stop - prompt.start for prompt, _ in pack.sequences()]
+    lengths = pack.lengths()
+    return sum(
+        shape.forward_flops(prompts[side] + lengths[side], _triangle(prompts[side] + lengths[side]), lengths[side])
+        for pair in pack.sides for side in pair
+    )  # fmt: skip
 
 
-def _shared_flops(shape: ModelShape, segment: Segment) -> float:
-    prompt, chosen, rejected = _lengths(segment)
-    attended = _triangle(prompt + chosen) + _triangle(rejected) + rejected * prompt
-    return shape.forward_flops(prompt + chosen + rejected, attended, chosen + rejected)
-
-
-def _lengths(segment: Segment) -> tuple[int, int, int]:
-    start, prompt_end, chosen_end, rejected_end = segment
-    return prompt_end - start, chosen_end - prompt_end, rejected_end - chosen_end
+def _shared_flops(shape: ModelShape, tree: Tree) -> float:
+    prompt, *completions = (part.stop - part.start for part in (tree.prompt, *tree.completions()))
+    attended = _triangle(prompt) + sum(_triangle(length) + length * prompt for length in completions)
+    return shape.forward_flops(prompt + sum(completions), attended, sum(completions))
 
 
 def _triangle(tokens: int) -> float:

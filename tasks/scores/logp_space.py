@@ -24,8 +24,10 @@ def space(model: Manifest, train: TrainConfig, tail_weight: float) -> dict[str, 
     }  # fmt: skip
     model_type = json.loads(model.path("model/config.json").read_text(encoding="utf-8"))["model_type"]
     tag = layout.layout_tag(model_type, train.precision)
+    # Rounding again: what is scored question by question is not mixed with what is scored pair by pair.
+    together = {"order": train.order} if train.order != "pairs" else {}
     packed = train.tokens_per_pack if train.precision == "bf16" else None  # see tasks/scores/scoring.py
-    return {"files": files, "layout": tag, "tail_weight": tail_weight, "tokens_per_pack": packed}
+    return {"files": files, "layout": tag, "tail_weight": tail_weight, "tokens_per_pack": packed, **together}
 
 
 def keyed(folder: Path) -> pl.DataFrame:

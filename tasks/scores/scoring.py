@@ -40,6 +40,9 @@ class Wanted(NamedTuple):
     """Numbers of the rows; None for all."""
     tail_weight: float = 1.0
     """Weight of the tokens beyond the length of the pair's shorter side (LD-DPO); 1 gives plain sums."""
+    by_question: bool = False
+    """Whether pairs of one question are scored together, each of their answers once: less work, and values that change
+    by rounding with the pairs that are scored with them."""
 
 
 def score(
@@ -72,7 +75,7 @@ def score_all(
         if missing := sorted(set(_numbers(one)) - done):
             only = folder / f"{one.out.stem}.npy"
             np.save(only, np.array(missing, dtype=np.int64))
-            open_sets.append(RowSet(one.rows, only, _parts(folder, one), one.tail_weight))
+            open_sets.append(RowSet(one.rows, only, _parts(folder, one), one.tail_weight, one.by_question))
             left += len(missing)
     if open_sets:
         packed = tokens_per_pack or BF16_TOKENS_PER_PACK if precision == "bf16" else None

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from training.batch import Pack
 from training.losses import PairLogps
+from training.pack import Pack
 from training.rows import TokenRow
 
 VOCABULARY = 97
@@ -25,6 +25,14 @@ def made_up_rows(lengths: Sequence[tuple[int, int, int]] = LENGTHS, seed: int = 
         return torch.randint(3, VOCABULARY, (count,), generator=generator).tolist()
 
     return [TokenRow(f"made.up/{i}/1/2", ids(p), ids(c), ids(r)) for i, (p, c, r) in enumerate(lengths)]
+
+
+def related_rows() -> list[TokenRow]:
+    """Seven pairs of three questions: of four answers to the first, the second is compared four times."""
+    parts = made_up_rows([(5, 7, 4), (1, 3, 66), (9, 70, 12), (20, 8, 9)], seed=1)
+    (_, first, a, b), (_, _, c, d), (_, second, e, f), (_, third, g, h) = parts
+    pairs = [(first, a, b), (second, e, f), (first, b, c), (third, g, h), (first, d, b), (first, a, c), (first, b, d)]
+    return [TokenRow(f"made.up/{number}", *pair) for number, pair in enumerate(pairs)]
 
 
 def plain_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

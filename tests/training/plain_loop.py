@@ -47,7 +47,8 @@ def accumulate(
 
 
 def train(
-    model: PreTrainedModel, rows: Sequence[TokenRow], config: TrainConfig, *, seed: int, steps: int
+    model: PreTrainedModel, rows: Sequence[TokenRow], config: TrainConfig, *, seed: int, steps: int,
+    questions: tuple[int, ...] | None = None,
 ) -> PlainRun:  # fmt: skip
     """`steps` optimizer steps with clipping and the trainer's schedule."""
     reference = reference_logps(model, rows, config)
@@ -57,7 +58,7 @@ def train(
     )  # fmt: skip
     losses, norms = [], []
     for step in range(steps):
-        indices = batch_indices(len(rows), config.batch_size, seed, step)
+        indices = batch_indices(len(rows), config.batch_size, seed, step, questions)
         given = PairLogps(*(side[indices] for side in reference))
         losses.append(accumulate(model, [rows[i] for i in indices], given, config)["loss"])
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm or float("inf"))))

@@ -13,9 +13,10 @@ from benchmarks import trl_peer
 from tests.training.pairs import made_up_rows
 from tests.training.plain_loop import train
 from training import adapters
-from training.batch import batch_indices, make_pack
+from training.batch import batch_indices
 from training.config import LoraConfig, TrainConfig
 from training.forward import load_model, pack_logps
+from training.pack import make_pack
 from training.status import TrainerError
 
 LORA = LoraConfig(rank=4, alpha=8.0)

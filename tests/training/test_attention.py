@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.training.pairs import made_up_rows
+from tests.training.pairs import made_up_rows, related_rows
 from training import attention, kernels, segments
-from training.batch import Pack, make_pack
+from training.pack import Pack, make_pack
 
 HEADS, KEY_HEADS, SIZE = 6, 2, 8
 
@@ -31,12 +31,13 @@ def drawn(tokens: int) -> list[Tensor]:
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, window: int | None) -> Tensor:
     """All tokens against all, with the mask written out from the meaning of a pack."""
     tokens = pack.tokens
-    pair, side = torch.zeros(tokens, dtype=torch.long), torch.zeros(tokens, dtype=torch.long)
-    for number, (start, prompt_end, chosen_end, rejected_end) in enumerate(pack.segments):
-        pair[start:rejected_end] = number
-        side[prompt_end:chosen_end], side[chosen_end:rejected_end] = 1, 2
+    tree, part = torch.zeros(tokens, dtype=torch.long), torch.zeros(tokens, dtype=torch.long)
+    for number, (start, prompt_end, ends) in enumerate(pack.trees):
+        tree[start : ends[-1]] = number
+        for completion, (begin, end) in enumerate(pairwise((prompt_end, *ends)), 1):
+            part[begin:end] = completion
     at = pack.position_ids
-    sees = (pair[:, None] == pair) & ((side[:, None] == side) | (side == 0)) & (at[:, None] >= at)
+    sees = (tree[:, None] == tree) & ((part[:, None] == part) | (part == 0)) & (at[:, None] >= at)
     if window is not None:
         sees &= at[:, None] - at < window
     return F.scaled_dot_product_attention(query, key, value, attn_mask=sees, scale=0.3, enable_gqa=True).transpose(1, 2)
@@ -70,15 +71,15 @@ def test_each_token_sees_its_own_sequence_and_what_came_before(
     kind: str, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "varlen_attn", flash_by_hand)
-    pack = make_pack(made_up_rows(), range(8))
+    pack = make_pack([*made_up_rows(), *related_rows()], range(15))
     inputs = drawn(pack.tokens)
     match kind:
         case "blockwise":
-            out = segments.blockwise_attention(*inputs, pack.segments, 0.3, window)
+            out = segments.blockwise_attention(*inputs, pack.trees, 0.3, window)
         case "sdpa":
-            out = attention.sdpa_attention(*inputs, pack.segments, 0.3, window)
+            out = attention.sdpa_attention(*inputs, pack.trees, 0.3, window)
         case "varlen":
-            out = kernels.torch_varlen(*inputs, kernels.varlen(pack.segments, torch.device("cpu")), 0.3, window)
+            out = kernels.torch_varlen(*inputs, kernels.varlen(pack.trees, torch.device("cpu")), 0.3, window)
     expected = with_gradients(masked_attention(*inputs, pack, window), inputs)
     for ours, theirs in zip(with_gradients(out, inputs), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
@@ -89,7 +90,7 @@ def test_each_token_sees_its_own_sequence_and_what_came_before(
 def test_blocks_of_any_length_join_without_a_seam(lengths: list[tuple[int, int, int]]) -> None:
     pack = make_pack(made_up_rows(lengths), range(len(lengths)))
     inputs = drawn(pack.tokens)
-    ours = with_gradients(segments.blockwise_attention(*inputs, pack.segments, 0.3, None), inputs)
+    ours = with_gradients(segments.blockwise_attention(*inputs, pack.trees, 0.3, None), inputs)
     expected = with_gradients(masked_attention(*inputs, pack, None), inputs)
     for one, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
@@ -102,7 +103,7 @@ def test_flash_attn_is_called_as_torchs_own_kernel_is(monkeypatch: pytest.Monkey
 
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=flash_attn_varlen_func))
     pack = make_pack(made_up_rows(), range(8))
-    inputs, layout = drawn(pack.tokens), kernels.varlen(pack.segments, torch.device("cpu"))
+    inputs, layout = drawn(pack.tokens), kernels.varlen(pack.trees, torch.device("cpu"))
     for window in (None, 20):
         expected = masked_attention(*inputs, pack, window)
         torch.testing.assert_close(kernels.flash_attn_varlen(*inputs, layout, 0.3, window), expected)
@@ -168,5 +169,5 @@ def test_a_torch_without_the_kernel_and_no_flash_attn_leave_plain_attention(monk
 def test_a_cpu_asks_for_no_kernel_and_fp32_neither() -> None:
     heads = kernels.Heads(HEADS, KEY_HEADS, SIZE)
     pack = make_pack(made_up_rows(), range(8))
-    assert attention.Layout.of(pack, torch.bfloat16, heads) == attention.Layout(pack.segments)
+    assert attention.Layout.of(pack, torch.bfloat16, heads) == attention.Layout(pack.trees)
     assert attention.kernel_for(torch.device("cuda", 0), torch.float32, heads) is None

@@ -1,14 +1,16 @@
 """Batches are a function of (seed, step); packs rearrange a batch without losing or doubling a pair."""
 
 from collections import Counter
+from itertools import groupby
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.pairs import made_up_rows
-from training.batch import Pack, batch_indices, make_pack, pack_batch, steps_per_epoch
+from tests.training.pairs import made_up_rows, related_rows
+from training.batch import batch_indices, pack_batch, steps_per_epoch
+from training.pack import Pack, Sides, Tree, make_pack
 from training.rows import TokenRow
 
 lengths = st.lists(st.tuples(*[st.integers(1, 40)] * 3), min_size=1, max_size=20)
@@ -67,11 +69,60 @@ def test_a_pack_lays_out_a_pair_as_the_docstring_draws_it() -> None:
     pack = make_pack([TokenRow("a", [10, 11, 12, 13], [20, 21, 22, 23, 24], [30, 31, 32])], [0])
     assert pack.input_ids.tolist() == [10, 11, 12, 13, 20, 21, 22, 23, 24, 30, 31, 32]
     assert pack.position_ids.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 6]
-    assert pack.segments == ((0, 4, 9, 12),)
+    assert pack.trees == (Tree(0, 4, (9, 12)),) and pack.sides == (Sides(0, 1),)
     # The prompt's last token predicts the first token of both answers.
     assert pack.positions.tolist() == [3, 4, 5, 6, 7, 3, 9, 10]
     assert pack.targets.tolist() == [20, 21, 22, 23, 24, 30, 31, 32]
     assert (pack.completions.chosen.tolist(), pack.completions.rejected.tolist()) == ([5], [3])
+
+
+def test_pairs_of_one_question_share_its_prompt_and_the_answers_that_several_compare() -> None:
+    question, first, second, third = [10, 11], [20, 21, 22], [30], [40, 41]
+    rows = [
+        TokenRow("a", question, first, second), TokenRow("b", [12], [50], [60, 61]),
+        TokenRow("c", question, third, first), TokenRow("d", question, third, second),
+    ]  # fmt: skip
+    pack = make_pack(rows, [0, 1, 2, 3])
+    assert pack.input_ids.tolist() == [10, 11, 20, 21, 22, 30, 40, 41, 12, 50, 60, 61]
+    assert pack.position_ids.tolist() == [0, 1, 2, 3, 4, 2, 2, 3, 0, 1, 1, 2]
+    assert pack.trees == (Tree(0, 2, (5, 6, 8)), Tree(8, 9, (10, 12)))
+    assert pack.pairs.tolist() == [0, 2, 3, 1]
+    assert pack.sides == (Sides(0, 1), Sides(2, 0), Sides(2, 1), Sides(3, 4))
+    assert pack.positions.tolist() == [1, 2, 3, 1, 1, 6, 8, 8, 10]
+    assert pack.targets.tolist() == [20, 21, 22, 30, 40, 41, 50, 60, 61]
+    assert (pack.completions.chosen.tolist(), pack.completions.rejected.tolist()) == ([3, 2, 2, 1], [1, 3, 1, 2])
+
+
+def test_pairs_are_put_together_within_the_budget_and_apart_where_ranks_would_wait() -> None:
+    rows = related_rows()
+    # The first question: a prompt of 5, answers of 7, 4, 3 and 66 tokens; the second 9 + 70 + 12, the third 20 + 8 + 9.
+    assert [pack.tokens for pack in pack_batch(rows, 1000, 1)[0]] == [85 + 91 + 37]
+    assert sorted(pack.tokens for pack in pack_batch(rows, 91, 1)[0]) == [37, 85, 91]
+    # In 80 tokens its answers do not fit together: 7, 4 and 3 do, and the two pairs with that of 66 go apart.
+    assert sorted(pack.tokens for pack in pack_batch(rows, 80, 1)[0]) == [19 + 37, 75, 91]
+    # On two ranks, the first with the second question and the others: 91 | 85 + 37, the slowest 122.
+    assert sorted(sum(pack.tokens for pack in row) for row in pack_batch(rows, 1000, 2)) == [91, 122]
+    # One question of many pairs on four ranks would keep one at work; apart they take the time of a pair or two.
+    (_, prompt, *_), *_ = made_up_rows([(2, 1, 1)])
+    answers = [row.chosen_ids for row in made_up_rows([(1, 20, 1)] * 8, seed=5)]
+    alike = [TokenRow(str(n), prompt, answers[n], answers[n + 1]) for n in range(0, 8, 2)]
+    assert [sum(pack.tokens for pack in row) for row in pack_batch(alike, 1000, 4)] == [42] * 4
+    assert [pack.tokens for pack in pack_batch(alike, 1000, 1)[0]] == [2 + 8 * 20]
+
+
+def test_questions_are_shuffled_whole_and_batches_hold_as_many_pairs_as_ever() -> None:
+    questions = (0, 1, 0, 3, 1, 0, 6, 3, 0, 1)
+    order = [row for step in range(5) for row in batch_indices(10, 2, 42, step, questions)]
+    assert sorted(order) == list(range(10))
+    runs = [(question, len(list(rows))) for question, rows in groupby(questions[row] for row in order)]
+    assert sorted(runs) == [(0, 4), (1, 3), (3, 2), (6, 1)]
+    again = [row for step in range(5, 10) for row in batch_indices(10, 2, 42, step, questions)]
+    assert again != order and sorted(again) == list(range(10))
+
+
+def test_questions_of_one_pair_each_come_in_the_order_of_pairs() -> None:
+    for step in range(6):
+        assert batch_indices(20, 6, 7, step, tuple(range(20))) == batch_indices(20, 6, 7, step)
 
 
 def test_an_empty_prompt_or_completion_is_refused() -> None:
@@ -81,15 +132,29 @@ def test_an_empty_prompt_or_completion_is_refused() -> None:
 
 
 def pairs_of(pack: Pack) -> list[tuple[list[int], list[int], list[int]]]:
+    """Prompt, chosen and rejected of each pair, as they are read off the layout."""
     ids = pack.input_ids.tolist()
-    return [(ids[a:b], ids[b:c], ids[c:d]) for a, b, c, d in pack.segments]
+    parts = [(ids[prompt], ids[completion]) for prompt, completion in pack.sequences()]
+    found = []
+    for chosen, rejected in pack.sides:
+        assert parts[chosen][0] == parts[rejected][0]
+        found.append((parts[chosen][0], parts[chosen][1], parts[rejected][1]))
+    return found
 
 
-@given(lengths, st.integers(1, 150), st.integers(1, 8))
+@given(lengths, st.integers(1, 150), st.integers(1, 8), st.lists(st.integers(0, 3), min_size=60, max_size=60))
 def test_packs_hold_every_pair_once_within_the_budget_and_as_many_on_every_rank(
-    sizes: list[tuple[int, int, int]], budget: int, ranks: int
+    sizes: list[tuple[int, int, int]], budget: int, ranks: int, shared: list[int]
 ) -> None:
     rows = made_up_rows(sizes)
+    # Some share prompts and answers, on the same side and across.
+    for number, row in enumerate(rows):
+        prompt, chosen, rejected = shared[3 * number : 3 * number + 3]
+        others = [rows[0], rows[-1], rows[number // 2], row]
+        rows[number] = row._replace(
+            prompt_ids=others[prompt].prompt_ids, chosen_ids=others[chosen].rejected_ids,
+            rejected_ids=others[rejected].rejected_ids,
+        )  # fmt: skip
     packs = pack_batch(rows, budget, ranks)
     assert len(packs) == ranks
     assert len({len(row) for row in packs}) == 1
@@ -101,7 +166,7 @@ def test_packs_hold_every_pair_once_within_the_budget_and_as_many_on_every_rank(
         for pair, parts in zip(pack.pairs.tolist(), pairs_of(pack), strict=True):
             assert parts == rows[pair][1:]
     for pack in (pack for row in packs for pack in row if not pack.weight):
-        assert pack.tokens == 3
+        assert pack.tokens <= 3
     assert len(packs[0]) <= -(-len(rows) // ranks)  # never more forward passes than one a pair
 
 
@@ -130,4 +195,4 @@ def test_a_pack_goes_to_a_device_whole() -> None:
     pack = make_pack(made_up_rows(), [1, 2]).to("meta")
     tensors = [pack.input_ids, pack.position_ids, pack.positions, pack.targets, pack.pairs, *pack.completions]
     assert all(tensor.is_meta for tensor in tensors)
-    assert pack.segments
+    assert pack.trees

@@ -17,11 +17,20 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tests.training.pairs import VOCABULARY, in_batch_order, made_up_rows, plain_logps, plain_model, plain_sums
-from training.batch import Pack, make_pack, pack_batch
+from tests.training.pairs import (
+    VOCABULARY,
+    in_batch_order,
+    made_up_rows,
+    plain_logps,
+    plain_model,
+    plain_sums,
+    related_rows,
+)
+from training.batch import pack_batch
 from training.forward import load_model, pack_logps
 from training.head import ScoringHead
 from training.losses import PairLogps
+from training.pack import Pack, make_pack
 
 SHAPE = dict(
     vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -58,6 +67,33 @@ def test_packed_pairs_score_as_each_sequence_alone(model_folder: str, request: p
     for side in range(2):
         torch.testing.assert_close(logps[side], expected[side], atol=1e-4, rtol=0)
     assert_same_gradients(gradients(ours, logps), gradients(plain, expected))
+
+
+@pytest.mark.parametrize("model_folder", ["tiny_llama", "tiny_untied_llama"])
+def test_pairs_that_share_prompts_and_answers_score_as_each_sequence_alone(
+    model_folder: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(model_folder)
+    rows = related_rows()
+    ours, plain = load_model(folder, precision="fp32", device="cpu"), plain_model(folder)
+    packs = pack_batch(rows, 500, 1)[0]
+    assert sum(pack.tokens for pack in packs) < sum(row.tokens for row in rows) * 2 / 3
+    logps, expected = scored(ours, packs), plain_sums(plain, rows)
+    for side in range(2):
+        torch.testing.assert_close(logps[side], expected[side], atol=1e-4, rtol=0)
+    assert_same_gradients(gradients(ours, logps), gradients(plain, expected))
+
+
+@pytest.mark.parametrize("tail_weight", [1.0, 0.25])
+def test_a_shared_answer_counts_as_far_as_each_pair_wants_it(tail_weight: float, tiny_llama: Path) -> None:
+    rows = related_rows()
+    model = load_model(tiny_llama, precision="fp32", device="cpu")
+    together = pack_logps(model, make_pack(rows, range(len(rows))), tail_weight=tail_weight)
+    order = make_pack(rows, range(len(rows))).pairs.tolist()
+    for at, row in enumerate(order):
+        alone = pack_logps(model, make_pack(rows, [row]), tail_weight=tail_weight)
+        for side in range(2):
+            torch.testing.assert_close(together[side][at], alone[side][0], atol=1e-4, rtol=0)
 
 
 def test_each_token_is_within_a_millionth(tiny_llama: Path) -> None:
@@ -110,7 +146,7 @@ def test_a_model_of_another_family_is_padded_and_says_so(tmp_path: Path, caplog:
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    rows = made_up_rows()
+    rows = [*made_up_rows(), *related_rows()]
     ours = load_model(tmp_path, precision="fp32", device="cpu")
     assert "gpt2 have no shared-prompt path" in caplog.text
     plain = plain_model(tmp_path).eval()  # GPT-2 has dropout, which ours must not have although it is in training mode
@@ -140,7 +176,7 @@ def test_the_gradient_of_one_pair_reaches_its_own_tokens_only(tiny_llama: Path) 
     model.get_input_embeddings().register_forward_hook(lambda _m, _i, out: (out.retain_grad(), embedded.append(out))[0])
     pack = make_pack(rows, range(len(rows)))
     pack_logps(model, pack).rejected[4].backward()
-    start, prompt_end, chosen_end, rejected_end = pack.segments[4]
+    start, prompt_end, (chosen_end, rejected_end) = pack.trees[4]
     touched = embedded[0].grad[0].abs().sum(-1) > 0
     expected = torch.zeros_like(touched)
     expected[start:prompt_end] = True

@@ -13,9 +13,9 @@ from torch import Tensor
 from trl import DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
-from training.batch import PairTokens
 from training.config import TrainConfig
 from training.losses import LossTerms, PairLogps, dpo_loss, pair_losses
+from training.pack import PairTokens
 
 LN2 = math.log(2)
 

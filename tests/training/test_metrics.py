@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from tests.training.pairs import made_up_rows
-from training.batch import PairTokens, pack_batch
+from training.batch import pack_batch
 from training.losses import LossTerms, PairLogps
 from training.metrics import StepSums, pack_metrics
+from training.pack import PairTokens
 
 
 def column(*values: float) -> Tensor:

@@ -11,11 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.training.pairs import made_up_rows
 from training import records as records_module
 from training import step
-from training.batch import Pack, pack_batch
+from training.batch import pack_batch
 from training.config import TrainConfig
 from training.devices import DEVICES, device_named
 from training.forward import load_model, pack_logps
 from training.losses import PairLogps
+from training.pack import Pack
 from training.records import Records
 from training.rows import TokenRow
 from training.shape import ModelShape

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tasks.manifest import Manifest
 from tasks.store import Store, Workspace
 
-TokensOf = Callable[[Store, int, int], Manifest]
+TokensOf = Callable[..., Manifest]
 ModelOf = Callable[[Store, int], Manifest]
 
 
@@ -30,9 +30,10 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def tokens_of() -> TokensOf:
-    """A tokenize stage with so many train and held-out pairs; a smaller one is the beginning of a larger."""
+    """A tokenize stage with so many train and held-out pairs, so many a question; a smaller one is the beginning of a
+    larger."""
 
-    def write(folder: Path, prefix: str, pairs: int, seed: int) -> None:
+    def write(folder: Path, prefix: str, pairs: int, seed: int, of_question: int) -> None:
         draw = np.random.default_rng(seed)
 
         def ids(low: int, high: int) -> list[int]:
@@ -42,16 +43,20 @@ def tokens_of() -> TokensOf:
             {"pair_id": f"{prefix}/{n}", "prompt_ids": ids(2, 20), "chosen_ids": ids(1, 30), "rejected_ids": ids(1, 30)}
             for n in range(pairs)
         ]
+        # Pairs of one question: its prompt, and the chosen answer of one is the rejected one of the next.
+        for n, row in enumerate(rows):
+            if n % of_question:
+                row |= {"prompt_ids": rows[n - 1]["prompt_ids"], "rejected_ids": rows[n - 1]["chosen_ids"]}
         Dataset.from_list(rows).save_to_disk(str(folder))
 
-    def make(store: Store, train: int, held_out: int) -> Manifest:
+    def make(store: Store, train: int, held_out: int, of_question: int = 1) -> Manifest:
         def build(work: Workspace) -> dict[str, int]:
-            write(work.folder / "train", "train", train, 1)
+            write(work.folder / "train", "train", train, 1, of_question)
             if held_out:
-                write(work.folder / "held_out", "held", held_out, 2)
+                write(work.folder / "held_out", "held", held_out, 2, of_question)
             return {"train": train, "held_out": held_out}
 
-        return store.stage("tokenize", 1, {"train": train, "held_out": held_out}, {}, build)
+        return store.stage("tokenize", 1, {"train": train, "held_out": held_out, "of": of_question}, {}, build)
 
     return make
 

@@ -10,9 +10,9 @@ from tasks.errors import RecipeError, StageFailed
 from tasks.reference import ReferenceConfig, reference
 from tasks.scores.scoring import PARTS_SCHEMA, Wanted, _forget_if_other, _inputs, _parts, score_all
 from tasks.store import Silent, Store, Workspace
-from training.batch import make_pack
 from training.config import TrainConfig
 from training.forward import load_model, pack_logps
+from training.pack import make_pack
 from training.rows import load_rows
 
 TRAIN = TrainConfig(precision="fp32", ranks=2, batch_size=4)
@@ -42,6 +42,21 @@ def test_every_pair_has_its_log_probs_in_the_order_of_the_rows_and_a_sweep_score
     at_once = reference(elsewhere, tokens_of(elsewhere, 10, 3), model_of(elsewhere, 0), ReferenceConfig(), TRAIN)
     assert at_once.counts["scored"] == 13
     assert at_once.files == grown.files
+
+
+def test_questions_are_scored_whole_and_give_what_each_pair_gives_alone(store, tokens_of, model_of):
+    tokens, model = tokens_of(store, 12, 4, 4), model_of(store, 0)
+    together = TRAIN.model_copy(update={"order": "questions"})
+    ours = reference(store, tokens, model, ReferenceConfig(), together)
+    assert ours.counts == {"train": 12, "held_out": 4, "scored": 16, "found": 0, "checked": 0}
+    # Rounding differs, so that the two are kept apart.
+    alone = reference(store, tokens, model, ReferenceConfig(), TRAIN)
+    assert alone.counts["scored"] == 16
+    for split in ("train", "held_out"):
+        one, other = (pl.read_parquet(stage.path(f"{split}.parquet")) for stage in (ours, alone))
+        assert one["pair_id"].to_list() == other["pair_id"].to_list()
+        for side in ("ref_chosen_logps", "ref_rejected_logps"):
+            assert one[side].to_list() == pytest.approx(other[side].to_list(), abs=1e-4)
 
 
 def test_another_precision_than_the_trainings_is_refused(store, tokens_of, model_of):

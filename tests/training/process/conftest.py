@@ -11,10 +11,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from training.batch import make_pack
 from training.config import TrainConfig
 from training.forward import load_model, pack_logps
 from training.jobs import TrainJob
+from training.pack import make_pack
 from training.rows import load_rows
 
 PAIRS = 20

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from training.batch import make_pack
 from training.forward import load_model, pack_logps
 from training.launch import launch
+from training.pack import make_pack
 from training.rows import load_rows
 
 
