@@ -53,6 +53,8 @@ def load_model(
             attach(model, lora, seed)
         model.set_output_embeddings(ScoringHead(model.get_output_embeddings()))
         make_lean(model)
+        if torch.device(device).type == "cpu":
+            _add_embeddings_to_the_heads_gradient(model)
     else:
         log.warning(
             "models of type %s have no shared-prompt path: every prompt is computed twice, padded", config.model_type
@@ -62,6 +64,14 @@ def load_model(
             attach(model, lora, seed)
     loaded: PreTrainedModel = model.to(device).train()
     return loaded
+
+
+def _add_embeddings_to_the_heads_gradient(model: PreTrainedModel) -> None:
+    """Where both have one weight: the rows of the tokens that occurred are added to the head's gradient, instead of a
+    second gradient of the whole vocabulary that is zero but for them."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(embeddings, nn.Embedding) and embeddings.weight is head.weight and head.weight.requires_grad:
+        embeddings.sparse = True
 
 
 def _without_dropout(config: PretrainedConfig) -> dict[str, float]:
