@@ -236,8 +236,9 @@ class _Pairing:
     def _join(self, table: Literal["pairs", "dropped"], schema: pl.Schema) -> None:
         """The output file of `table`: its parts one after another."""
         rows = pl.concat([pl.LazyFrame(schema=schema), *self._parts[table]])
+        # Level 3 takes two thirds longer than 1 for a sixth less space.
         rows.sink_parquet(
-            self._work.folder / f"{table}.parquet", compression="zstd", compression_level=3, row_group_size=BATCH,
+            self._work.folder / f"{table}.parquet", compression="zstd", compression_level=1, row_group_size=BATCH,
             maintain_order=True,
         )  # fmt: skip
 
