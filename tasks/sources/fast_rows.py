@@ -219,12 +219,10 @@ def _columns(
     """Each attribute of every row, null where a row does not have it."""
     wanted = np.flatnonzero(np.isin(found.name, [names[name] for name in attributes if name in names]))
     start, end, name_of = found.start[wanted], found.end[wanted], found.name[wanted]
-    raw = [data[first:after] for first, after in zip(start.tolist(), end.tolist(), strict=True)]
     before = np.searchsorted(start, found.rare, side="right") - 1
     held = np.unique(before[(before >= 0) & (found.rare < end[before])]).tolist() if len(wanted) else []
-    unescaped = [_unescaped(raw[place]) for place in held]
-    values = pl.Series(raw, dtype=pl.Binary).cast(pl.String)
-    del raw  # as large as the range
+    unescaped = [_unescaped(data[start[place] : end[place]]) for place in held]
+    values = _texts(data, start, end)
     if found.spaced.any():
         values = values.str.replace_all(r"\r\n|[\t\r\n]", " ")
     values = values.str.replace_many(list(_USUAL.keys()), list(_USUAL.values()))
@@ -238,6 +236,21 @@ def _columns(
         index = pl.Series(place)
         columns.append(values.gather(index.set(index < 0, None)).alias(name))
     return columns
+
+
+def _texts(data: bytes, start: Places, end: Places) -> pl.Series:
+    """What stands in `data`, which is UTF-8, at each of these places, one after another; no byte is copied.
+
+    To cut it up with Python, an object a value, took a tenth of the time of reading.
+    """
+    import pyarrow as pa
+
+    if not len(start):
+        return pl.Series([], dtype=pl.String)
+    borders = np.column_stack([start, end]).ravel()  # values, and what is between them
+    buffers = [None, pa.py_buffer(borders), pa.py_buffer(data)]
+    both = pa.Array.from_buffers(pa.large_string(), len(borders) - 1, buffers)
+    return pl.Series(both).gather_every(2)
 
 
 def _unescaped(value: bytes) -> str:
