@@ -28,7 +28,7 @@ from tasks.scores.scoring import Wanted, score_all
 from tasks.store import Store, Workspace
 from training.config import TrainConfig
 
-VERSION = 5  # bump when the bytes this stage writes would change
+VERSION = 6  # bump when the bytes this stage writes would change
 
 
 class EvaluateConfig(StageConfig):
