@@ -98,17 +98,18 @@ def _policy_logps(
     held_out = tokens.path("held_out")
     kept = LogpStore.of(store.work_dir, space(trained, train, 1.0))
     rows = keyed(held_out)
-    known = kept.read(work.message)
-    new = unknown(rows, known)
-    if new.height:
-        out = work.partial / "policy.parquet"
-        score_all(
-            work, trained.path("model"), [Wanted(held_out, out, new["row"].to_list())],
-            precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
-        )  # fmt: skip
-        fresh = new.join(pl.read_parquet(out), on="pair_id", how="left", maintain_order="left")
-        kept.add(fresh)
-        known = pl.concat([known, fresh.select(known.columns)])
+    with kept.in_use():
+        known = kept.read(work.message)
+        new = unknown(rows, known)
+        if new.height:
+            out = work.partial / "policy.parquet"
+            score_all(
+                work, trained.path("model"), [Wanted(held_out, out, new["row"].to_list())],
+                precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
+            )  # fmt: skip
+            fresh = new.join(pl.read_parquet(out), on="pair_id", how="left", maintain_order="left")
+            kept.add(fresh)
+            known = pl.concat([known, fresh.select(known.columns)])
     return rows.join(known, on="key", how="left", maintain_order="left").drop("row", "key")
 
 
