@@ -2,8 +2,8 @@
 
 A run refers to the folders in its summary and behind its links, to all that they were made of, to the gates that
 judged them and the cards that describe them, and to what its recipe would make or find now: the checkpoints of a run
-that can be retried stay, and so do the downloads that its recipe names. What is being built or fetched is locked, and
-is left alone. Runs' own folders, digests and log-probs are small and stay.
+that can be retried stay, and so do the downloads that its recipe names and the log-probs of its models. What is being
+built, fetched or scored is locked, and is left alone. Runs' own folders and digests are small and stay.
 """
 
 import fcntl
@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from flows.gc_logps import usable_logps
 from flows.plain import Steps, plain_steps
 from flows.recipe import load_recipe
 from flows.runs import store_of
@@ -30,7 +32,7 @@ from tasks.manifest import Manifest
 from tasks.sources.download import download_folder, is_url
 
 # Seconds; where a run cannot be planned, it may have found a folder and not written it down. A download that was just
-# made may be of a run that has only begun.
+# made, or log-probs that were just scored, may be of a run that has only begun.
 YOUNG: Final = 3600.0
 _SCRATCH: Final = (".building-", ".old-")
 _ABOUT: Final = ("gate-", "card-")  # what is made of a stage and feeds none
@@ -52,7 +54,8 @@ def collect(work_dir: Path, keep: int, remove: bool, say: Callable[[str], None])
     runs = last_runs(work_dir, keep)
     wanted, unsure = referred(work_dir, runs)
     found: list[dict[str, Any]] = []
-    for leftover in leftovers(work_dir, wanted, unsure=bool(unsure)):
+    logps = None if unsure else usable_logps(work_dir, runs, wanted)
+    for leftover in chain(leftovers(work_dir, wanted, unsure=bool(unsure)), _logps_left(work_dir, logps)):
         outcome = "would be removed"
         if remove:
             outcome = "removed" if _remove(work_dir, leftover.path) else "in use: left"
@@ -118,6 +121,13 @@ def leftovers(work_dir: Path, wanted: set[str], *, unsure: bool) -> Iterator[Lef
     for folder in _folders(work_dir / "downloads"):
         if folder.name not in wanted and _age(folder) > YOUNG:
             yield Leftover(folder, _bytes(folder), f"downloaded ({_names(folder)}), and in no run's recipe")
+
+
+def _logps_left(work_dir: Path, usable: set[str] | None) -> Iterator[Leftover]:
+    """Old folders of log-probs that are not in `usable`; none where that is None."""
+    for folder in _folders(work_dir / "logps"):
+        if usable is not None and folder.name not in usable and _age(folder) > YOUNG:
+            yield Leftover(folder, _bytes(folder), "log-probs that no run can use")
 
 
 def _folders(parent: Path) -> list[Path]:

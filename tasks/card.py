@@ -21,7 +21,7 @@ from tasks.reports.story import DataStory, side_counts, source_of
 from tasks.reports.story_plots import draw_data
 from tasks.store import Store, Workspace
 
-VERSION = 2  # bump when the bytes this stage writes would change
+VERSION = 3  # bump when the bytes this stage writes would change
 
 
 def card(

@@ -28,7 +28,7 @@ from tasks.scores.scoring import Wanted, score_all
 from tasks.store import Store, Workspace
 from training.config import TrainConfig
 
-VERSION = 5  # bump when the bytes this stage writes would change
+VERSION = 6  # bump when the bytes this stage writes would change
 
 
 class EvaluateConfig(StageConfig):
@@ -98,18 +98,19 @@ def _policy_logps(
     held_out = tokens.path("held_out")
     kept = LogpStore.of(store.work_dir, space(trained, train, 1.0))
     rows = keyed(held_out)
-    known = kept.read(work.message)
-    new = unknown(rows, known)
-    if new.height:
-        out = work.partial / "policy.parquet"
-        wanted = Wanted(held_out, out, new["row"].to_list(), by_question=train.order == "questions")
-        score_all(
-            work, trained.path("model"), [wanted],
-            precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
-        )  # fmt: skip
-        fresh = new.join(pl.read_parquet(out), on="pair_id", how="left", maintain_order="left")
-        kept.add(fresh)
-        known = pl.concat([known, fresh.select(known.columns)])
+    with kept.in_use():
+        known = kept.read(work.message)
+        new = unknown(rows, known)
+        if new.height:
+            out = work.partial / "policy.parquet"
+            wanted = Wanted(held_out, out, new["row"].to_list(), by_question=train.order == "questions")
+            score_all(
+                work, trained.path("model"), [wanted],
+                precision=train.precision, ranks=train.ranks, tokens_per_pack=train.tokens_per_pack,
+            )  # fmt: skip
+            fresh = new.join(pl.read_parquet(out), on="pair_id", how="left", maintain_order="left")
+            kept.add(fresh)
+            known = pl.concat([known, fresh.select(known.columns)])
     return rows.join(known, on="key", how="left", maintain_order="left").drop("row", "key")
 
 

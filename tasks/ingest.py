@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-import tasks.lone_numpy  # noqa: F401  before what is imported below loads numpy
+import tasks.single_threaded_blas  # noqa: F401  before what is imported below loads numpy
 from tasks.config import StageConfig
 from tasks.digests import remembered_sha256
 from tasks.errors import InputError, RecipeError

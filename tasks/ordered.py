@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 BATCH: Final = 2_000  # rows of text in memory at a time while reading
 ROW_GROUP: Final = 10_000  # rows
-PART_BYTES: Final = 64 << 20  # decoded text that is put in order in memory at a time
+PART_BYTES: Final = 64 << 20  # decoded rows that are put in order in memory at a time
+_FIXED: Final = 8  # bytes of a value in memory beside its text, about: what a row of short texts mostly consists of
 
 
 def files_of(source: Path) -> list[Path]:
@@ -137,7 +138,7 @@ def _chosen(source: Path, position: NDArray[np.int64]) -> Iterator[tuple[NDArray
 
 
 def _extent(source: Path) -> tuple[int, int]:
-    """Rows and decoded bytes of a table, from its footers."""
+    """Rows of a table and about how many bytes they are in memory, from its footers."""
     import pyarrow.parquet as pq
 
     rows = size = 0
@@ -145,4 +146,5 @@ def _extent(source: Path) -> tuple[int, int]:
         footer = pq.read_metadata(path)
         rows += footer.num_rows
         size += sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
+        size += footer.num_rows * footer.num_columns * _FIXED
     return rows, size

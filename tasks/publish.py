@@ -33,7 +33,7 @@ from tasks.reports.story import Story, gather
 from tasks.reports.story_plots import draw_data, draw_training
 from tasks.store import Store, Workspace
 
-VERSION = 4  # bump when the bytes this stage writes would change
+VERSION = 5  # bump when the bytes this stage writes would change
 UNSTATED: Final = "other"  # what hubs call a licence that they have no name for
 
 

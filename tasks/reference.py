@@ -49,6 +49,10 @@ def reference(store: Store, tokens: Manifest, model: Manifest, config: Reference
         # The training compares like with like; the evaluation's log-probs are plain sums whatever the loss.
         weights = {"train": train.tail_weight, "held_out": 1.0}
         stores = {split: LogpStore.of(store.work_dir, space(model, train, weights[split])) for split in SPLITS}
+        with stores["train"].in_use(), stores["held_out"].in_use():
+            return fill(work, stores, weights)
+
+    def fill(work: Workspace, stores: dict[str, LogpStore], weights: dict[str, float]) -> dict[str, int]:
         rows = {split: keyed(tokens.path(split)) for split in SPLITS}
         known = {split: stores[split].read(work.message) for split in SPLITS}
         new = {split: unknown(rows[split], known[split]) for split in SPLITS}

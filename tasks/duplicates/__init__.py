@@ -1,3 +1,3 @@
 """Texts and pairs that say the same: exactly, nearly, and what hangs together by it."""
 
-import tasks.lone_numpy  # noqa: F401  before any module here loads numpy
+import tasks.single_threaded_blas  # noqa: F401  before any module here loads numpy

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from blake3 import blake3
 
+from tasks.code_blocks import code_chars
 from tasks.evaluation.statistics import IntArray
 
 FACTS_SCHEMA: Final = pl.Schema(
@@ -24,16 +25,10 @@ FACTS_SCHEMA: Final = pl.Schema(
         "earlier": pl.Float64,  # 1 the chosen answer was posted first, 0 the rejected one, 0.5 at the same instant
         "chosen_chars": pl.Int64,  # characters of the whole text, before any truncation
         "rejected_chars": pl.Int64,
-        "code_share": pl.Float64,  # characters in code blocks, of all in the question and both answers; 0 to 1
+        "code_share": pl.Float64,  # characters in code blocks (tasks/code_blocks.py), of all in the three texts; 0 to 1
     }
 )
 
-# Between fences, or lines indented by four blanks or a tab after an empty line: Markdown's two forms of a code block.
-# A fence that is not closed holds all that follows.
-_CODE: Final = (
-    r"(?ms)^ {0,3}`{3,}[^`\n]*$.*?(?:^ {0,3}```|\z)|^ {0,3}~{3,}.*?(?:^ {0,3}~~~|\z)"
-    r"|(?:\A|\n[ \t]*\n)(?:(?: {4}|\t)[^\n]*\S[^\n]*(?:\n|\z))+"
-)
 _TEXTS: Final = ("prompt", "chosen", "rejected")
 
 
@@ -49,7 +44,7 @@ def fact_expressions() -> dict[str, pl.Expr]:
     chosen_first = pl.col("chosen_created") < pl.col("rejected_created")
     rejected_first = pl.col("chosen_created") > pl.col("rejected_created")
     characters = pl.sum_horizontal(pl.col(side).str.len_chars() for side in _TEXTS)
-    prose = pl.sum_horizontal(pl.col(side).str.replace_all(_CODE, "").str.len_chars() for side in _TEXTS)
+    code = pl.sum_horizontal(pl.col(side).map_elements(code_chars, return_dtype=pl.Int64) for side in _TEXTS)
     worked_out = {
         "pair_id": pl.col("pair_id"),
         "unit": pl.col("unit"),
@@ -61,7 +56,7 @@ def fact_expressions() -> dict[str, pl.Expr]:
         "earlier": 0.5 + 0.5 * (chosen_first.cast(pl.Float64) - rejected_first.cast(pl.Float64)),
         "chosen_chars": pl.col("chosen").str.len_chars(),
         "rejected_chars": pl.col("rejected").str.len_chars(),
-        "code_share": (characters.cast(pl.Float64) - prose) / characters,
+        "code_share": code / characters,
     }
     return {name: worked_out[name].cast(kind).alias(name) for name, kind in FACTS_SCHEMA.items()}
 

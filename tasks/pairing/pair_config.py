@@ -53,7 +53,7 @@ class PairConfig(StageConfig):
     max_length_ratio: Annotated[float, Field(ge=1.0)] | None = None
     """Most times that the longer answer may be as long as the shorter one, in characters; null = any."""
     max_code_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
-    """Greatest share of the characters of prompt or answer that may stand in fenced code blocks, 0 to 1; null = any."""
+    """Greatest share of the characters of prompt or answer that may stand in code blocks, 0 to 1; null = any."""
     languages: list[Language] = Field(default_factory=list)
     """ISO 639-1 codes such as en: a pair is dropped if one of its texts is surely in another; too short or too mixed to
     tell stays. [] = any."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from tasks.code_blocks import code_share, without_code
+
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
@@ -33,9 +35,6 @@ KNOWN_LANGUAGES: Final = frozenset(
 )
 """The codes that `languages` may answer: written out, so that a recipe is judged without the model being loaded."""
 _BEGINNING: Final = 5_000  # characters of prose that tell the language
-
-# A fence, quoted or in a list or not, to its like or to the end.
-_FENCED: Final = re.compile(r"^[ >]*(`{3,}|~{3,})[^\n]*\n(.*?)(?:^[ >]*\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _NO_PROSE: Final = re.compile(r"`[^`\n]*`|\$\$[^$]*\$\$|\$[^$\n]*\$|https?://[^\s)>]+|</?[a-zA-Z][^<>]*>")
 _SIDES: Final = ("prompt", "chosen", "rejected")
 
@@ -92,19 +91,12 @@ class Limits:
         return max(likely.values()) < SURE or sum(likely.get(name, 0.0) for name in self.languages) >= UNLIKE
 
 
-def code_share(text: str) -> float:
-    """Characters inside fenced code blocks, of all characters of a Markdown text; 0 to 1."""
-    if "```" not in text and "~~~" not in text:
-        return 0.0
-    return sum(len(block[2]) for block in _FENCED.finditer(text)) / len(text)
-
-
 def languages(text: str) -> dict[str, float]:
     """How likely the prose of a Markdown text is in which language, by ISO 639-1 code (639-3 where there is none).
 
-    Code, mathematics, tags and addresses are no prose.
+    Code (tasks/code_blocks.py), mathematics, tags and addresses are no prose.
     """
-    prose = _NO_PROSE.sub(" ", _FENCED.sub("\n", text))[:_BEGINNING]
+    prose = _NO_PROSE.sub(" ", without_code(text))[:_BEGINNING]
     return {str(name): float(likely) for name, likely in _identifier().rank(prose)}
 
 

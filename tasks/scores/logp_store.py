@@ -8,8 +8,10 @@ named for its bytes: one that a crash tore, or that a disk changed, does not ans
 and its pairs are scored again.
 """
 
+import fcntl
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,6 +35,15 @@ class LogpStore:
     def of(cls, work_dir: Path, space: Mapping[str, object]) -> "LogpStore":
         """The store of what bears on a log-prob beside the token ids."""
         return cls(work_dir / "logps" / digest_json(dict(space))[:16])
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """For the time of the context, beside others that use it too, this folder is not removed (`prefstack gc`)."""
+        lock = self.folder.parents[1] / "locks" / f"{self.folder.name}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with open(lock, "w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH)  # released by the kernel if the holder dies
+            yield
 
     def read(self, say: Callable[[str], None] = lambda _: None) -> pl.DataFrame:
         """All that is known, each key once; a damaged file is removed and named to `say`."""

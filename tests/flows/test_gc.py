@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
@@ -18,7 +20,12 @@ from flows.runs import follow, open_run, store_of
 from flows.stages import all_stages
 from tasks.errors import RecipeError
 from tasks.manifest import Manifest
+from tasks.scores.logp_space import space
+from tasks.scores.logp_store import SCHEMA, LogpStore
 from tasks.sources.download import download_folder
+from tasks.store import Store, Workspace
+from tests.tasks.test_model import tiny_model
+from training.config import TrainConfig
 
 RECIPE = """\
 model: smollm2-135m-instruct
@@ -146,6 +153,62 @@ def test_a_download_that_no_kept_recipe_names_goes_and_one_that_is_being_fetched
 def one_archive(work_dir: Path) -> Path:
     (archive,) = (work_dir / "demo-site").rglob("*.7z")
     return archive
+
+
+def test_log_probs_that_no_kept_run_can_use_go_and_those_in_use_or_young_stay(work_dir: Path, tmp_path: Path) -> None:
+    """The kept run has a start model and has trained it in bf16, by sums with a tail of half the weight."""
+    recipe = work_dir / "runs" / "newer" / "recipe.yaml"
+    settings = yaml.safe_load(recipe.read_text())
+    settings["model"] = str(tiny_model(tmp_path / "start"))
+    settings["train"] |= {"precision": "bf16", "loss": "ld", "ld_alpha": 0.5}
+    recipe.write_text(yaml.safe_dump(settings))
+    train = load_recipe(str(recipe)).train
+    fp32 = train.model_copy(update={"precision": "fp32"})
+    tuned, others = made_model(work_dir, 1), made_model(tmp_path / "elsewhere", 2)
+    (work_dir / "runs" / "newer" / "stages" / "train").symlink_to(tuned.folder)
+    assert logps_left(work_dir, {"gone": (others, train, 1.0)}) == {"gone"}  # its start model may be made again
+
+    start = plain_steps().model(Store(work_dir), settings["model"])
+    spaces = {
+        "reference": (start, train, 0.5), "reference, held out": (start, train, 1.0), "policy": (tuned, train, 1.0),
+        "young": (others, train, 0.5), "busy": (others, fp32, 0.5),
+        "other model": (others, train, 1.0), "other precision": (start, fp32, 1.0),
+        "other weight": (start, train, 0.25),
+    }  # fmt: skip
+    assert logps_left(work_dir, spaces) == {"reference", "reference, held out", "policy", "young", "busy"}
+
+
+def logps_left(work_dir: Path, spaces: dict[str, tuple[Manifest, TrainConfig, float]]) -> set[str]:
+    """Names of `spaces` whose log-probs are there after `gc`; all are old but "young", and "busy" is in use."""
+    stores = {name: LogpStore.of(work_dir, space(*given)) for name, given in spaces.items()}
+    for name, store in stores.items():
+        store.add(pl.DataFrame({"key": ["k"], "chosen_logps": [-1.0], "rejected_logps": [-2.0]}, schema=SCHEMA))
+        if name != "young":
+            os.utime(store.folder, (1e9, 1e9))
+    with stores["busy"].in_use() if "busy" in stores else nullcontext():
+        done = collect(work_dir, 1, True, silent)
+    left = {name for name, store in stores.items() if store.read().height == 1}
+    found = {Path(entry["folder"]): entry for entry in done["folders"] if "logps" in entry["folder"]}
+    assert {entry["why"] for entry in found.values()} <= {"log-probs that no run can use"}
+    assert {path for path, entry in found.items() if entry["outcome"] == "in use: left"} == {
+        store.folder for name, store in stores.items() if name == "busy"
+    }
+    gone = {store.folder for name, store in stores.items() if name not in left}
+    assert {path for path, entry in found.items() if entry["outcome"] == "removed"} == gone
+    assert all(entry["bytes"] > 0 for entry in found.values())
+    return left
+
+
+def made_model(work_dir: Path, seed: int) -> Manifest:
+    """A tuned model as `train` leaves it, as far as log-probs go."""
+
+    def build(work: Workspace) -> dict[str, int]:
+        (work.folder / "model").mkdir()
+        (work.folder / "model" / "config.json").write_text('{"model_type": "llama"}')
+        (work.folder / "model" / "model.safetensors").write_bytes(bytes([seed]))
+        return {}
+
+    return Store(work_dir).stage("train", 1, {"seed": seed}, {}, build)
 
 
 def test_what_the_models_were_asked_of_late_stays_unfinished_as_it_is(work_dir: Path, tmp_path: Path) -> None:

@@ -51,6 +51,22 @@ def test_rows_come_in_the_order_asked_for(
     assert frame["tags"].to_list() == [["t", None, str(n % 3)] if n % 4 else [] for n in order]
 
 
+def test_rows_that_are_next_to_nothing_in_the_file_are_held_in_parts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty columns without a value, and a number: a few bytes a row in Parquet, 21 values of 8 and more in memory."""
+    path = tmp_path / "short.parquet"
+    pl.DataFrame({f"empty {n}": pl.Series([None] * 5_000, dtype=pl.String) for n in range(20)}).with_columns(
+        number=pl.int_range(5_000)
+    ).write_parquet(path)
+    monkeypatch.setattr(ordered, "PART_BYTES", 1_000 * 21 * 8)
+    monkeypatch.setattr(ordered, "ROW_GROUP", 300)
+    (tmp_path / "scratch").mkdir()
+    frames = list(ordered._in_order(path, np.arange(5_000)[::-1].copy(), tmp_path / "scratch"))
+    assert max(frame.height for frame in frames) <= 1_000
+    assert pl.concat(frames)["number"].to_list() == list(range(4_999, -1, -1))
+
+
 def test_every_way_of_ordering_gives_the_same_bytes(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ordered, "ROW_GROUP", 300)
     reversed_source = tmp_path / "reversed"

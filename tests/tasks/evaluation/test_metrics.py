@@ -184,12 +184,10 @@ def test_every_site_counts_alike_however_many_there_are() -> None:
     assert found["curves"]["site"][-1]["label"] == "10 more sites"
 
 
-def test_code_is_what_stands_in_blocks_of_either_form() -> None:
-    texts = {"prose `x = 1` and ```y``` within": 0.0, "a\n```py\nx\n```\n": 11 / 14, "~~~\nnever closed": 1.0,
-             "- a list\n    goes on": 0.0, "a\n\n\tx\n\n": 5 / 7}  # fmt: skip
-    one = {name: None for name in PAIR_SCHEMA.names()} | {"chosen": "", "rejected": ""}
-    pairs = pl.DataFrame([one | {"pair_id": text, "prompt": text} for text in texts], schema=PAIR_SCHEMA)
-    assert pair_facts(pairs)["code_share"].to_list() == pytest.approx(list(texts.values()))
+def test_the_curve_over_code_is_of_its_share_in_all_three_texts() -> None:
+    texts = {"prompt": "prose\n", "chosen": "```\nx\n```\n", "rejected": "a\n\n\tx"}  # 6 + 10 + 5 characters
+    one = {name: None for name in PAIR_SCHEMA.names()} | texts
+    assert pair_facts(pl.DataFrame([one], schema=PAIR_SCHEMA))["code_share"].to_list() == pytest.approx([12 / 21])
     rows = made_rows(4).with_columns(code_share=pl.Series([0.0, 0.1, 0.25, 1.0]))
     assert [(one["label"], one["pairs"]) for one in judged(rows)["curves"]["code"]] == [
         ("prose only", 1), ("under ¼", 1), ("¼ to ½", 1), ("½ and more", 1),
@@ -286,7 +284,7 @@ def test_facts_of_a_pair_come_from_its_columns() -> None:
     first, second = pair_facts(pl.DataFrame([one, nameless], schema=PAIR_SCHEMA)).to_dicts()
     assert first["unit"] == "beer.stackexchange.com/1"
     assert (first["year"], first["score_gap"], first["rank_gap"]) == (2014, 9, 3)
-    assert first["code_share"] == pytest.approx(10 / 30)  # a line, its indent and the empty line before it
+    assert first["code_share"] == pytest.approx(8 / 30)  # a line and its indent
     assert (first["accepted"], first["earlier"], first["chosen_chars"]) == (1.0, 0.0, 18)
     assert second["unit"].startswith("prompt/") and len(second["unit"]) == 39
     assert (second["accepted"], second["earlier"], second["code_share"]) == (None, None, 0.0)

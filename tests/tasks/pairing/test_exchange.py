@@ -28,7 +28,7 @@ def test_a_worker_that_converts_loads_neither_polars_nor_numpy() -> None:
 
 def test_numpy_loaded_by_a_stage_starts_no_threads_and_what_the_stage_starts_is_not_told() -> None:
     program = (
-        "import os; os.environ.pop('OPENBLAS_NUM_THREADS', None); import tasks.lone_numpy;"
+        "import os; os.environ.pop('OPENBLAS_NUM_THREADS', None); import tasks.single_threaded_blas;"
         "print(len(os.listdir('/proc/self/task')), 'OPENBLAS_NUM_THREADS' in os.environ)"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "1 False\n"

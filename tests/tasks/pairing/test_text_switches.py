@@ -13,7 +13,7 @@ from tasks.errors import RecipeError
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.pair import PairConfig, pair
 from tasks.pairing import text_switches
-from tasks.pairing.text_switches import KNOWN_LANGUAGES, Limits, code_share, languages
+from tasks.pairing.text_switches import KNOWN_LANGUAGES, Limits, languages
 from tasks.store import Store
 from tests.tasks.test_pair import answer, outcome, question, write_dump
 
@@ -48,13 +48,12 @@ def test_a_text_at_the_limit_stays_and_one_beyond_goes(
     check(limits, reason, **{text: beyond})
 
 
-def test_the_code_share_is_that_of_the_fenced_lines() -> None:
-    assert code_share("no code, but `a span`") == 0.0
-    assert code_share(CODE) == pytest.approx(len("for yeast in cellar:\n    yeast.feed()\n") / len(CODE))
-    assert code_share("- a\n\n  ~~~\n  b\n  ~~~") == pytest.approx(4 / 20)
-    assert code_share("```\nx\n~~~\n") == pytest.approx(6 / 10)  # never closed: to the end
-    check(Limits(max_code_share=0.0), "code_share", chosen=CODE)
-    check(Limits(max_code_share=0.9), None, chosen=CODE)
+def test_a_text_with_more_code_than_the_share_asked_for_goes() -> None:
+    block = "```python\nfor yeast in cellar:\n    yeast.feed()\n```\n"
+    share = len(block) / len(CODE)  # 0.67
+    check(Limits(max_code_share=share - 0.01), "code_share", chosen=CODE)
+    check(Limits(max_code_share=share), None, chosen=CODE)
+    check(Limits(max_code_share=0.0), "code_share", chosen="Like this:\n\n    yeast.feed()")
 
 
 def test_a_text_that_is_surely_in_another_language_goes_and_one_too_short_to_tell_stays() -> None:
@@ -64,7 +63,7 @@ def test_a_text_that_is_surely_in_another_language_goes_and_one_too_short_to_tel
     check(english, "language", chosen=GERMAN)
     check(Limits(languages=("en", "de")), None, prompt=ENGLISH, chosen=GERMAN)
     check(english, None, chosen="Ja.")
-    check(english, None, chosen=f"```\n{GERMAN}\n```\n`{GERMAN}`")  # code is in no language
+    check(english, None, chosen=f"```\n{GERMAN}\n```\n`{GERMAN}`\n\n    {GERMAN}")  # code is in no language
     likely = languages(GERMAN)
     assert max(likely, key=likely.__getitem__) == "de"
 

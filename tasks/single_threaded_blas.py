@@ -1,4 +1,4 @@
-"""numpy, loaded so that its OpenBLAS starts no threads."""
+"""Single-threaded BLAS: numpy is loaded here so that its OpenBLAS starts no threads. Import it before numpy."""
 
 import os
 import sys
