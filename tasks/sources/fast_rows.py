@@ -16,10 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-REFERENCE: Final = re.compile(rb"&(?:#x([0-9a-fA-F]+)|#([0-9]+)|lt|gt|amp|quot|apos);")
-_USUAL: Final = {
-    "&lt;": "<", "&gt;": ">", "&amp;": "&", "&quot;": '"', "&apos;": "'", "&#xA;": "\n", "&#xD;": "\r", "&#x9;": "\t",
-}  # fmt: skip
+from tasks.sources.references import REFERENCE, USUAL, is_character, resolved
+
 _GAP: Final = re.compile(rb"([ \t\r\n]*/>[ \t\r\n]*)?(<row)?[ \t\r\n]+([A-Za-z][A-Za-z0-9]*)[ \t]*=[ \t]*")
 _END: Final = re.compile(rb"[ \t\r\n]*/>[ \t\r\n]*")
 _BLOCK: Final = 1 << 20  # bytes: what a pass leaves behind is still in the processor's cache at the next one
@@ -190,7 +188,7 @@ def _rare_references(data: bytes, bytes_: NDArray[np.uint8], words: NDArray[np.u
     places = np.flatnonzero(bytes_ == ord("&"))
     word = words[places]
     usual = np.zeros(len(places), dtype=bool)
-    for reference in _USUAL:
+    for reference in USUAL:
         usual |= (word & _MASKS[len(reference)]) == np.uint64(int.from_bytes(reference.encode(), "little"))
     rare = places[~usual]
     _demand(len(rare) <= _MOST_RARE)
@@ -201,18 +199,6 @@ def _rare_references(data: bytes, bytes_: NDArray[np.uint8], words: NDArray[np.u
     return rare
 
 
-def is_character(reference: re.Match[bytes]) -> bool:
-    """Whether a reference is to a character that XML has."""
-    hexadecimal, decimal = reference.groups()
-    if hexadecimal is None and decimal is None:
-        return True
-    digits = (hexadecimal or decimal).lstrip(b"0")
-    if len(digits) > 7:  # 0x10FFFF has six digits, 1114111 seven
-        return False
-    code = int(digits or b"0", 16 if hexadecimal else 10)
-    return code in (0x9, 0xA, 0xD) or 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or 0x10000 <= code <= 0x10FFFF
-
-
 def _columns(
     data: bytes, attributes: Sequence[str], found: _Found, row: Places, names: dict[str, int]
 ) -> list[pl.Series]:
@@ -221,11 +207,11 @@ def _columns(
     start, end, name_of = found.start[wanted], found.end[wanted], found.name[wanted]
     before = np.searchsorted(start, found.rare, side="right") - 1
     held = np.unique(before[(before >= 0) & (found.rare < end[before])]).tolist() if len(wanted) else []
-    unescaped = [_unescaped(data[start[place] : end[place]]) for place in held]
+    unescaped = [resolved(data[start[place] : end[place]]) for place in held]
     values = _texts(data, start, end)
     if found.spaced.any():
         values = values.str.replace_all(r"\r\n|[\t\r\n]", " ")
-    values = values.str.replace_many(list(_USUAL.keys()), list(_USUAL.values()))
+    values = values.str.replace_many(list(USUAL.keys()), list(USUAL.values()))
     if held:
         values = values.scatter(held, unescaped)
     columns = []
@@ -251,14 +237,3 @@ def _texts(data: bytes, start: Places, end: Places) -> pl.Series:
     buffers = [None, pa.py_buffer(borders), pa.py_buffer(data)]
     both = pa.Array.from_buffers(pa.large_string(), len(borders) - 1, buffers)
     return pl.Series(both).gather_every(2)
-
-
-def _unescaped(value: bytes) -> str:
-    def character(found: re.Match[bytes]) -> bytes:
-        hexadecimal, decimal = found.groups()
-        if hexadecimal is None and decimal is None:
-            return _USUAL[found[0].decode()].encode()
-        digits = (hexadecimal or decimal).lstrip(b"0")  # Python refuses to read thousands of them
-        return chr(int(digits, 16 if hexadecimal else 10)).encode()
-
-    return REFERENCE.sub(character, re.sub(rb"\r\n|[\t\r\n]", b" ", value)).decode()

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from tasks.sources.fast_rows import REFERENCE, fast_rows, is_character
+from tasks.sources.fast_rows import fast_rows
+from tasks.sources.references import REFERENCE, is_character
 from tasks.sources.xml_file import parser_said, spaces
 
 _ROW: Final = re.compile(rb"<row[\s/>]")
