@@ -79,7 +79,7 @@ def summary_kept(summary: Callable[[], dict[str, Any]]) -> Iterator[None]:
 
     try:
         yield
-    except (PrefstackError, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt):  # of Prefect's client, too, where the server is gone
         SUMMARIES.append(summary())
         raise
     except TerminationSignal as stop:

@@ -31,3 +31,15 @@ def api() -> "Iterator[SyncPrefectClient]":
     except HTTPStatusError as error:
         said = " ".join(error.response.text.split())[:300]
         raise Surroundings(f"the Prefect server at {url} answered {error.response.status_code}: {said}") from error
+
+
+@contextmanager
+def asking_once() -> "Iterator[None]":
+    """For the time of the context Prefect's client asks a server that does not answer no second time.
+
+    It would go on for more than a minute, and hold up who asks: for what is shown again soon, that is not worth it.
+    """
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        yield

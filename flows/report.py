@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
@@ -132,6 +132,7 @@ class TaskReport:
         self._inner = inner
         self._stage = stage
         self._artifact: UUID | None = None
+        self._unanswered = 0  # in a row
         self._start = self._sent = time.monotonic()
         self._log = _run_logger()
 
@@ -142,7 +143,7 @@ class TaskReport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._artifact is not None and kind is None:
-            self._send(100.0)
+            self._send(100.0, last=True)
 
     def message(self, stage: str, text: str) -> None:
         self._inner.message(stage, text)
@@ -156,17 +157,30 @@ class TaskReport:
         self._sent = now
         self._send(min(100.0, 100.0 * done / total))
 
-    def _send(self, percent: float) -> None:
+    def _send(self, percent: float, *, last: bool = False) -> None:
+        """Show `percent`. A server that does not answer must not stop ten hours of training, nor hold a stage up.
+
+        The next `percent` comes in seconds, so that each is sent once; only the last is worth asking again, of a server
+        that has answered the one before.
+        """
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        # A server that does not answer must not stop ten hours of training.
-        with suppress(Exception):
-            if self._artifact is None:
-                key = f"{self._stage.replace('_', '-')}-progress"
-                made: Any = create_progress_artifact(percent, key=key, description=self._stage)
-                self._artifact = made
-            else:
-                update_progress_artifact(self._artifact, percent)
+        from flows.prefect_api import asking_once
+
+        try:
+            with nullcontext() if last and not self._unanswered else asking_once():
+                if self._artifact is None:
+                    key = f"{self._stage.replace('_', '-')}-progress"
+                    made: Any = create_progress_artifact(percent, key=key, description=self._stage)
+                    self._artifact = made
+                else:
+                    update_progress_artifact(self._artifact, percent)
+            self._unanswered = 0
+        except Exception as error:
+            self._unanswered += 1
+            if self._unanswered == 2:  # one alone is a server that was busy
+                said = " ".join(str(error).split())[:200]
+                self._inner.message(self._stage, f"goes on, and Prefect cannot show how far it is: {said}")
 
 
 def run_log_line() -> Callable[[int, str], None]:

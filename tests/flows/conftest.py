@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,13 +121,11 @@ class Server:
     environment: dict[str, str]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`prefect server start`, with all its services, on a database of its own."""
-    home = tmp_path_factory.mktemp("server-home")
-    port = free_port()
+@contextmanager
+def served_at(home: Path, port: int) -> Iterator[Server]:
+    """`prefect server start`, with all its services, on the database in `home`, for the time of the context."""
     environment = clean_environment(home, PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1")
-    log = (home / "server.log").open("wb")
+    log = (home / "server.log").open("ab")
     process = subprocess.Popen(
         [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
         env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -151,6 +150,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         log.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server for all tests of the session."""
+    home = tmp_path_factory.mktemp("server-home")
+    try:
+        with served_at(home, free_port()) as found:
+            yield found
+    finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
