@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 _MAY_HOLD: Final = re.compile(r"```|~~~|^[ >]*(?: {4}|\t)", re.MULTILINE)
 _LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
-_QUOTE: Final = re.compile(r" *> ?")
+_QUOTE: Final = re.compile(r"( *)> ?")
 _FENCE: Final = re.compile(r"(`{3,})[^`]*$|(~{3,})")
 _ITEM: Final = re.compile(r"(?:[-+*]|[0-9]{1,9}[.)])( +|$)")
 _HEADING: Final = re.compile(r"#{1,6}(?: |$)|=+$")
@@ -57,14 +57,14 @@ def _lines(text: str) -> Iterator[tuple[str, bool]]:
     empty: list[str] = []  # code where an indented block goes on after them
     for line in _LINE.findall(text):
         if fence is not None:
-            quotes, indent, rest = _split(line, fence.quotes)
+            quotes, indent, rest = _split(line, fence.quotes, margins)
             if quotes == fence.quotes and (not rest or indent >= fence.margin):
                 yield line, True
                 if indent < fence.margin + _BLOCK and rest.startswith(fence.mark) and not rest.strip(fence.mark[0]):
                     fence = None
                 continue
             fence = None  # what holds it is over, and so is the block
-        quotes, indent, rest = _split(line, len(line))
+        quotes, indent, rest = _split(line, len(line), margins)
         if not rest:
             in_paragraph = False
             empty.append(line)
@@ -97,10 +97,18 @@ def _lines(text: str) -> Iterator[tuple[str, bool]]:
     yield from ((one, False) for one in empty)
 
 
-def _split(line: str, most: int) -> tuple[int, int, str]:
-    """Marks of quotations before a line, `most` at most; columns that it is indented by after them; the rest of it."""
+def _split(line: str, most: int, margins: list[list[int]]) -> tuple[int, int, str]:
+    """Marks of quotations before a line, `most` at most; columns that it is indented by after them; the rest of it.
+
+    A mark that is indented as code is none, as in `    > x`, a prompt of R.
+    """
     quotes = at = 0
     while quotes < most and (mark := _QUOTE.match(line, at)) is not None:
+        blanks = len(mark[1])
+        if blanks >= _BLOCK:
+            columns = margins[quotes] if quotes < len(margins) else []
+            if blanks >= _BLOCK + max((column for column in columns if column <= blanks), default=0):
+                break
         quotes, at = quotes + 1, mark.end()
     body = line[at:].expandtabs(4).rstrip()
     rest = body.lstrip(" ")

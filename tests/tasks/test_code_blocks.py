@@ -26,6 +26,9 @@ TEXTS = {
     "fence in a quotation": ["> a", "> ", "|> ```", "|> x", "|>", "|> ```", "> b"],
     "fence that its quotation ends": ["|> ```", "|> x", "b"],
     "indented in a quotation": ["> a", ">", "|>     x", "", "b"],
+    "marks of quotations in an indented block": ["a", "", "|    > x", "|    >>> y", "", "- b", "", "|      > x"],
+    "marks that are indented in an indented quotation": ["> a", ">", "|>     > x", "b"],
+    "a quotation in a list in a list": ["- a", "  - b", "", "    > c", "    >", "|    >     x"],
     "a quotation in a fence": ["|```", "|> ```", "|```", "b"],
     "rows of dashes are rules, not lists": ["- - -", "|    x", "* * *", "b"],
 }
