@@ -121,6 +121,8 @@ class Store:
         with self._lock(folder.name, stage):
             found, fault = self._finished(folder, records)
             if found is not None and not self._must_rebuild(found):
+                # Left by whoever was killed between publishing the folder and this.
+                shutil.rmtree(self.work_dir / "partial" / folder.name, ignore_errors=True)
                 return found
             return self._build(stage, version, dict(config), records, name, folder, build, fault)
 

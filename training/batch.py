@@ -54,9 +54,9 @@ def _epoch_order(pairs: int, seed: int, epoch: int, questions: tuple[int, ...] |
 def pack_batch(rows: Sequence[TokenRow], tokens_per_pack: int, ranks: int) -> list[list[Pack]]:
     """The pairs of one batch as [rank][micro step] packs, as many on every rank, balanced by tokens.
 
-    A pack holds at most `tokens_per_pack` tokens, or one pair that is longer alone: a pair is never split. Pairs of
-    one prompt are computed together, unless the ranks are done sooner with them apart. Packs of weight 0 fill up where
-    there are fewer packs than ranks need.
+    A pack holds at most `tokens_per_pack` tokens, which see at most twice as many keys, or one pair that is longer
+    alone: a pair is never split. Pairs of one prompt are computed together, unless the ranks are done sooner with them
+    apart. Packs of weight 0 fill up where there are fewer packs than ranks need.
     """
     shared_out = min(_ways(rows, tokens_per_pack, ranks), key=_slowest)
     shortest = min(range(len(rows)), key=lambda i: (rows[i].tokens, i))
@@ -70,18 +70,39 @@ class _Group:
 
     def __init__(self, row: TokenRow, pair: int):
         self.pairs: list[int] = []
-        self.tokens = len(row.prompt_ids)
+        self.tokens = self._prompt = len(row.prompt_ids)
         self._completions: set[tuple[int, ...]] = set()
         self.add(row, pair)
 
+    @property
+    def room(self) -> int:
+        """What a pack has to have left: the tokens, or half of the keys that they see, where those are more.
+
+        Where keys are gathered (training/kernels.py) or prompts repeated (the padded path) each completion has a
+        prompt of its own in memory: of a pair's at most twice the tokens, of a long prompt's ten answers far more.
+        """
+        return self._room(self.tokens, len(self._completions))
+
+    def room_with(self, row: TokenRow) -> int:
+        """`room` with this pair."""
+        new = self._new(row)
+        return self._room(self.tokens + sum(map(len, new)), len(self._completions) + len(new))
+
     def wants(self, row: TokenRow) -> int:
         """Tokens more with this pair."""
-        return sum(map(len, {tuple(row.chosen_ids), tuple(row.rejected_ids)} - self._completions))
+        return sum(map(len, self._new(row)))
 
     def add(self, row: TokenRow, pair: int) -> None:
         self.tokens += self.wants(row)
-        self._completions |= {tuple(row.chosen_ids), tuple(row.rejected_ids)}
+        self._completions |= self._new(row)
         self.pairs.append(pair)
+
+    def _new(self, row: TokenRow) -> set[tuple[int, ...]]:
+        return {tuple(row.chosen_ids), tuple(row.rejected_ids)} - self._completions
+
+    def _room(self, tokens: int, completions: int) -> int:
+        keys = tokens + (completions - 1) * self._prompt
+        return max(tokens, (keys + 1) // 2)
 
 
 _Packs = list[list[list[_Group]]]
@@ -105,7 +126,7 @@ def _slowest(packs: _Packs) -> int:
 
 
 def grouped(rows: Sequence[TokenRow], most: int) -> list[_Group]:
-    """All pairs of `rows` in groups of one prompt each of at most `most` tokens, or one pair that is longer alone.
+    """All pairs of `rows` in groups of one prompt each with `room` for at most `most`, or one pair that is longer alone.
 
     A pair joins the group to which it adds least.
     """
@@ -114,7 +135,7 @@ def grouped(rows: Sequence[TokenRow], most: int) -> list[_Group]:
         of_prompt: list[_Group] = []
         for pair in members:
             row = rows[pair]
-            room = [group for group in of_prompt if group.tokens + group.wants(row) <= most]
+            room = [group for group in of_prompt if group.room_with(row) <= most]
             if room:
                 min(room, key=lambda group: group.wants(row)).add(row, pair)
             else:
@@ -125,9 +146,9 @@ def grouped(rows: Sequence[TokenRow], most: int) -> list[_Group]:
 
 def _share_out(groups: list[_Group], tokens_per_pack: int, ranks: int) -> _Packs:
     # From the fewest packs that could hold all tokens, or one a group where even that is too much for the budget.
-    micro_steps = math.ceil(min(_tokens(groups) / tokens_per_pack, len(groups)) / ranks)
+    micro_steps = math.ceil(min(_room(groups) / tokens_per_pack, len(groups)) / ranks)
     bins = _fill(groups, ranks * micro_steps)
-    while any(len(held) > 1 and _tokens(held) > tokens_per_pack for held in bins):
+    while any(len(held) > 1 and _room(held) > tokens_per_pack for held in bins):
         micro_steps += 1
         bins = _fill(groups, ranks * micro_steps)
 
@@ -157,6 +178,10 @@ def _fill(groups: list[_Group], bins: int) -> list[list[_Group]]:
 
 def _tokens(held: Sequence[_Group]) -> int:
     return sum(group.tokens for group in held)
+
+
+def _room(held: Sequence[_Group]) -> int:
+    return sum(group.room for group in held)
 
 
 def _pairs(held: Sequence[_Group]) -> list[int]:

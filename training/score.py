@@ -89,15 +89,15 @@ def _by_question(rows: "TokenRows", wanted: Sequence[int], tokens_per_pack: int 
 
     questions = rows.questions()
     held: list[int] = []
-    tokens = 0
+    room = 0
     for _, together in groupby(sorted(wanted, key=questions.__getitem__), questions.__getitem__):
         numbers = list(together)
         for group in grouped([rows[number] for number in numbers], tokens_per_pack or QUESTION_TOKENS):
-            if held and (tokens_per_pack is None or tokens + group.tokens > tokens_per_pack):
+            if held and (tokens_per_pack is None or room + group.room > tokens_per_pack):
                 yield held
-                held, tokens = [], 0
+                held, room = [], 0
             held += [numbers[pair] for pair in group.pairs]
-            tokens += group.tokens
+            room += group.room
     if held:
         yield held
 

@@ -397,3 +397,13 @@ def test_a_file_that_a_library_wrote_for_its_owner_alone_is_readable_in_the_stor
     finally:
         os.umask(mask)
     assert made.path("weights").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_a_kill_after_publishing_left_is_cleared_when_the_stage_is_found(tmp_path: Path) -> None:
+    store, writer = Store(tmp_path), Writer()
+    made = stage(store, writer)
+    left = tmp_path / "partial" / made.folder.name
+    left.mkdir(parents=True)
+    (left / "shard").write_text("half")
+    assert stage(store, writer).reused and writer.calls == 1
+    assert not left.exists()

@@ -196,3 +196,13 @@ def test_a_pack_goes_to_a_device_whole() -> None:
     tensors = [pack.input_ids, pack.position_ids, pack.positions, pack.targets, pack.pairs, *pack.completions]
     assert all(tensor.is_meta for tensor in tensors)
     assert pack.trees
+
+
+def test_answers_that_share_a_long_prompt_see_at_most_twice_the_keys_that_a_pack_may_hold_tokens() -> None:
+    # Four answers of 10 tokens behind a prompt of 100 are 140 tokens and 4 * 110 = 440 keys; three are 130 and 330.
+    rows = [TokenRow(str(i), [1] * 100, [2 * i + 2] * 10, [2 * i + 3] * 10) for i in range(6)]
+    assert [[pack.tokens for pack in rank] for rank in pack_batch(rows, 220, 1)] == [[140, 140, 140]]
+    for budget in (110, 150, 220, 440, 1000):
+        for pack in pack_batch(rows, budget, 1)[0]:
+            keys = sum(prompt.stop - prompt.start + part.stop - part.start for prompt, part in pack.sequences())
+            assert len(pack.pairs) == 1 or (pack.tokens <= budget and keys <= 2 * budget)
