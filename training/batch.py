@@ -126,7 +126,7 @@ def _slowest(packs: _Packs) -> int:
 
 
 def grouped(rows: Sequence[TokenRow], most: int) -> list[_Group]:
-    """All pairs of `rows` in groups of one prompt each with `room` for at most `most`, or one pair that is longer alone.
+    """All pairs of `rows` in groups of one prompt each of `room` up to `most`, or one pair that is longer alone.
 
     A pair joins the group to which it adds least.
     """
