@@ -57,7 +57,7 @@ def load_model(
             _add_embeddings_to_the_heads_gradient(model)
     else:
         log.warning(
-            "models of type %s have no shared-prompt path: each answer has a padded prompt of its own", config.model_type
+            "models of type %s have no shared-prompt path: each answer has its own prompt, padded", config.model_type
         )
         model = AutoModelForCausalLM.from_pretrained(folder, **chosen)
         if lora is not None:
