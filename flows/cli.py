@@ -20,7 +20,8 @@ from typer.exceptions import TyperException
 
 from flows.options import DebugOpt, ForceOpt, JsonOpt, RecipeArg, SetOpt, WorkDirOpt, print_answer
 from flows.result_commands import add_result_commands
-from flows.runs import Summary, empty_summary, failure, typed
+from flows.server import run_api
+from flows.summaries import SUMMARIES, empty_summary, failure, typed
 from tasks.errors import PrefstackError, RecipeError
 
 app = typer.Typer(
@@ -45,9 +46,10 @@ def run(
     debug: DebugOpt = False,
 ) -> None:
     """Do what the recipe says; what is finished already is reused."""
-    from flows.commands import run_command
+    with run_api() as api:
+        from flows.commands import run_command
 
-    run_command(recipe, overrides, until, force, name, verify=verify, as_json=as_json, debug=debug)
+        run_command(api, recipe, overrides, until, force, name, verify=verify, as_json=as_json, debug=debug)
 
 
 @app.command()
@@ -218,10 +220,6 @@ def _interrupted(as_json: bool) -> int:
         summary["error"] = {"status": 130, "stage": None, "kind": "interrupted", "message": "interrupted"}
         print(json.dumps(summary, ensure_ascii=False, indent=1))
     return 130
-
-
-# What the run that failed had done so far, for --json.
-SUMMARIES: list[Summary] = []
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -11,12 +11,14 @@ from typing import Any, Final
 from rich.console import Console
 from rich.logging import RichHandler
 
-from flows.cli import SUMMARIES, json_only
+from flows.cli import json_only
+from flows.loading import loading
 from flows.recipe import STAGES, load_recipe, stage_named
 from flows.report import LogReport, TerminalReport, use_report
 from flows.runs import find_run, run_name
-from flows.server import await_server, configured_api, temporary_server
+from flows.server import RunApi, await_server
 from flows.show import run_text
+from flows.summaries import SUMMARIES
 from tasks.errors import PrefstackError
 from tasks.store import Report
 
@@ -33,7 +35,7 @@ QUIET: Final = {
 
 
 def run_command(
-    recipe: str, overrides: Sequence[str], until: str | None, force: Sequence[str], name: str | None, *,
+    api: RunApi, recipe: str, overrides: Sequence[str], until: str | None, force: Sequence[str], name: str | None, *,
     verify: bool, as_json: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Run a recipe and print its summary. Everything that can be refused is refused before anything starts."""
@@ -43,7 +45,7 @@ def run_command(
     name = name or run_name(recipe)
     os.environ["PREFSTACK_VERIFY"] = "1" if verify else "0"
     work_dir = settings.work_dir.absolute()
-    with prefect_ready(as_json, debug):
+    with prefect_ready(api, as_json, debug):
         from flows.pipeline import pipeline
 
         with summary_kept(lambda: _summary_of(name, work_dir)):
@@ -54,21 +56,20 @@ def run_command(
 
 
 @contextmanager
-def prefect_ready(as_json: bool, debug: bool) -> Iterator[None]:
-    """A server that answers, Prefect imported, and reports on standard error, for as long as a flow runs here."""
+def prefect_ready(api: RunApi, as_json: bool, debug: bool) -> Iterator[None]:
+    """The server answers, Prefect is imported, and reports on standard error, for as long as a flow runs here."""
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     if not debug:
         # Prefect's console lines are for workers; here the run's own lines say the same in fewer words.
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     with json_only(as_json), ExitStack() as stack:
-        url = configured_api()
-        server = stack.enter_context(temporary_server()) if url is None else None
         use_report(stack.enter_context(_terminal(debug)))
-        import flows.pipeline  # noqa: F401 (Prefect, while the server starts)
+        with loading():
+            import flows.pipeline  # noqa: F401 (Prefect, while the server starts)
 
         stack.callback(_tell_the_server_all)
-        await_server(url or os.environ["PREFECT_API_URL"], server)
+        await_server(api.url, api.server)
         yield
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.recipe import load_recipe
-from flows.runs import empty_summary
+from flows.summaries import empty_summary
 from flows.variations import empty_sweep, sweep_file
 from tasks.folders import write_text
 from tasks.scores.orphans import end_orphans

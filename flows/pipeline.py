@@ -16,9 +16,10 @@ from flows.prerequisites import refuse_unmet, tell_unmet
 from flows.recipe import Recipe, Stage, load_recipe
 from flows.report import FlowReport, current_report, reporting
 from flows.resumes import end_with_worker, only_attempt, refuse_endless_resumes
-from flows.runs import Summary, follow, open_run, run_log, run_name, store_of, written_down
+from flows.runs import follow, open_run, run_log, run_name, store_of, written_down
 from flows.stages import all_stages
 from flows.steps import prefect_steps
+from flows.summaries import Summary
 from tasks.errors import Surroundings
 from tasks.manifest import Manifest
 from tasks.store import Store

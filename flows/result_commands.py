@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.options import DebugOpt, JsonOpt, RecipeArg, SetOpt, WorkDirOpt, print_answer
+from flows.server import run_api
 
 
 def add_result_commands(app: typer.Typer) -> None:
@@ -33,9 +34,10 @@ def sweep(
 
     Runs that fail do not stop the others; the exit status is then that of the first of them.
     """
-    from flows.sweep_command import sweep_command
+    with run_api() as api:
+        from flows.sweep_command import sweep_command
 
-    sweep_command(recipe, vary, overrides, name, as_json=as_json, debug=debug)
+        sweep_command(api, recipe, vary, overrides, name, as_json=as_json, debug=debug)
 
 
 PrivateOpt = Annotated[bool, typer.Option("--private", help="Make the repository private, if it has to be made.")]

@@ -22,12 +22,12 @@ import yaml
 
 from flows.recipe import STAGES, Recipe, Stage, stage_named
 from flows.report import current_report
-from tasks.errors import PrefstackError, RecipeError, Surroundings
+from flows.summaries import Summary, empty_summary, failure, typed
+from tasks.errors import PrefstackError, RecipeError
 from tasks.folders import write_text
 from tasks.manifest import Manifest
 from tasks.store import Store
 
-Summary = dict[str, Any]
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 logger = logging.getLogger("prefstack")
 
@@ -63,16 +63,6 @@ class Run:
 
     def write(self) -> None:
         write_text(self.folder / "summary.json", json.dumps(self.summary, indent=1, ensure_ascii=False) + "\n")
-
-
-def empty_summary(name: str | None = None) -> Summary:
-    """The summary of a run in which nothing has happened yet."""
-    return {"run": name, "stages": {}, "metrics": None, "model": None, "error": None}
-
-
-def failure(error: PrefstackError, stage: Stage | None) -> dict[str, Any]:
-    """The `error` of a summary."""
-    return {"status": error.status, "stage": stage, "kind": error.kind, "message": str(error)}
 
 
 def stage_entry(stage: Stage, manifests: Sequence[Manifest], seconds: float) -> dict[str, Any]:
@@ -190,16 +180,6 @@ def brief(counts: Mapping[str, int]) -> str:
     shown = [f"{count:,} {name}" for name, count in counts.items() if "." not in name][:4]
     dropped = sum(count for name, count in counts.items() if name.startswith("dropped."))
     return ", ".join(shown + ([f"{dropped:,} dropped"] if dropped else []))
-
-
-def typed(error: Exception) -> PrefstackError:
-    """An error that nobody foresaw, as one that can be read."""
-    if isinstance(error, OSError):
-        return Surroundings(f"{error.filename or 'the system'}: {error.strerror or error}")
-    said = " ".join(str(error).split())[:500]
-    if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
-        return Surroundings(f"the Prefect server or another host cannot be reached: {said}")
-    return Surroundings(f"unforeseen {type(error).__name__}: {said}; --debug shows where")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tasks.errors import Surroundings
 
@@ -28,8 +28,30 @@ _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
+class RunApi(NamedTuple):
+    """The Prefect API that a run tells what it does; it may not answer yet (await_server)."""
+
+    url: str
+    server: subprocess.Popen[bytes] | None
+    """The temporary server, where no API is configured."""
+
+
 @contextmanager
-def temporary_server() -> Iterator[subprocess.Popen[bytes]]:
+def run_api() -> Iterator[RunApi]:
+    """The API that is configured, or that of a temporary server that lives as long as the context.
+
+    A command enters it before it loads anything else: the start of a server takes longest.
+    """
+    url = configured_api()
+    if url is not None:
+        yield RunApi(url, None)
+        return
+    with _temporary_server() as server:
+        yield RunApi(os.environ["PREFECT_API_URL"], server)
+
+
+@contextmanager
+def _temporary_server() -> Iterator[subprocess.Popen[bytes]]:
     """Start a server on a free port of the loopback interface and name it in PREFECT_API_URL; stop it in the end."""
     port = _free_port()
     environment = {
@@ -38,11 +60,9 @@ def temporary_server() -> Iterator[subprocess.Popen[bytes]]:
         "PREFECT__SERVER_EPHEMERAL": "1",  # no scheduler, no late-run marker: nothing but recording
         "PREFECT__SERVER_FINAL": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
     }
-    command = [
-        sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
-        "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on",
-    ]  # fmt: skip
+    command = [sys.executable, "-P", "-m", "flows.temporary_api", str(port)]
     # In a session of its own: Ctrl-C and `timeout` signal the whole group, and the run must still tell it how it ended.
     server = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=_end_with_parent,

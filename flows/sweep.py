@@ -21,7 +21,7 @@ from flows.hooks import write_cancelled, write_crashed
 from flows.pipeline import pipeline
 from flows.report import FlowReport, current_report, reporting
 from flows.resumes import end_with_worker, refuse_endless_resumes
-from flows.runs import Summary, empty_summary, failure, typed
+from flows.summaries import Summary, empty_summary, failure, typed
 from flows.variations import Variation, empty_sweep, sweep_file, variations
 from tasks.errors import PrefstackError
 from tasks.folders import write_text

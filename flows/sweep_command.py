@@ -11,18 +11,20 @@ from rich.table import Table
 
 from flows.commands import prefect_ready, summary_kept
 from flows.compare import compare_text
+from flows.server import RunApi
 from flows.show import rendered
 from flows.variations import empty_sweep, sweep_file, variations
 from tasks.reports.figures import setting
 
 
 def sweep_command(
-    recipe: str, vary: Sequence[str], overrides: Sequence[str], name: str | None, *, as_json: bool, debug: bool
-) -> None:
+    api: RunApi, recipe: str, vary: Sequence[str], overrides: Sequence[str], name: str | None, *, as_json: bool,
+    debug: bool,
+) -> None:  # fmt: skip
     """Run a sweep and print what came of it. What can be refused of any run is refused before the first begins."""
     wanted = variations(recipe, overrides, vary, name)
     os.environ["PREFSTACK_VERIFY"] = "0"
-    with prefect_ready(as_json, debug):
+    with prefect_ready(api, as_json, debug):
         from flows.sweep import sweep
 
         path = sweep_file(recipe, name, wanted[0].recipe.work_dir)

@@ -157,7 +157,7 @@ def worker_command(pool: str) -> list[str]:
 
 def _server_command(url: str) -> list[str]:
     host, port = urlsplit(url).hostname or "127.0.0.1", urlsplit(url).port or 80
-    return [sys.executable, "-m", "flows.prefect_server", "--host", host, "--port", str(port)]
+    return [sys.executable, "-P", "-m", "flows.prefect_server", "--host", host, "--port", str(port)]
 
 
 def _settings(defaults: Mapping[str, str]) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """Worker processes for the heavy parts of the data stages.
 
-Each worker is `python -m tasks.workers`: a request a line on its standard input, an answer a line on its standard
-output. A worker leaves when its input ends, so none outlives the process that started it, however that ends. (The
-standard library's pool keeps its workers waiting for ever when their parent is killed, and its start method imports the
-parent's main module again, which under Prefect takes seconds.)
+Each worker is `python -P -m tasks.workers`: a request a line on its standard input, an answer a line on its standard
+output. (-P: a folder `tasks` where the user stands is not this one.) A worker leaves when its input ends, so none
+outlives the process that started it, however that ends. (The standard library's pool keeps its workers waiting for ever
+when their parent is killed, and its start method imports the parent's main module again, which under Prefect takes
+seconds.)
 """
 
 import contextlib
@@ -122,7 +123,7 @@ class _Worker:
         # A library written in Rust announces on standard error what it then raises: that is for us, not for the user.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.workers"],
+            [sys.executable, "-P", "-m", "tasks.workers"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True, encoding="utf-8",
             env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
         )  # fmt: skip

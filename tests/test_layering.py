@@ -92,8 +92,15 @@ def test_there_is_no_place_for_odds_and_ends() -> None:
         assert [path for path in files(package) if path.stem in ("utils", "helpers", "common", "misc")] == []
 
 
-@pytest.mark.parametrize("module", ["flows.pipeline", "flows.cli", "tasks.gate"])
+@pytest.mark.parametrize("module", ["flows.pipeline", "flows.commands", "tasks.gate"])
 def test_importing_the_order_of_things_loads_nothing_heavy(module: str) -> None:
     program = f"import sys, {module}; print(sorted(set({HEAVY!r}) & set(sys.modules)), 'polars' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert said.stdout.split("\n")[0] == "[] True"
+
+
+def test_the_command_line_loads_nothing_before_the_server_of_a_run_is_started() -> None:
+    slow = {*HEAVY, "numpy", "polars", "prefect", "pydantic", "httpx"}
+    program = f"import sys, flows.cli; print(sorted({slow!r} & set(sys.modules)), 'typer' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert said.stdout.split("\n")[0] == "[] True"

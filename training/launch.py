@@ -89,7 +89,7 @@ def _start(
     module: str, job: Path, rank: int, ranks: int, port: int, output: IO[bytes], environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-m", module, str(job)],
+        [sys.executable, "-P", "-m", module, str(job)],
         env={**environment, **rank_environment(rank, ranks, port)},
         stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
     )  # fmt: skip

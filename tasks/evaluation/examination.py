@@ -60,7 +60,9 @@ def refuse_unknown_tasks(asked: Sequence[Benchmark], folder: Path | None) -> Non
     doubtful = [one.name for one in asked if one.task not in known]
     if not doubtful:
         return
-    command = [sys.executable, "-m", "training.known_tasks", "" if folder is None else str(folder), *doubtful]
+    command = [
+        sys.executable, "-P", "-m", "training.known_tasks", "" if folder is None else str(folder), *doubtful,
+    ]  # fmt: skip
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     unknown = json.loads(done.stdout) if done.returncode == 0 else []  # lm-eval's own fault is told by the benchmark
     if unknown:

@@ -97,6 +97,9 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shell(tmp_path: Path, prefect_home: Path) -> Shell:
+    for package in ("data_checks", "flows", "tasks", "training"):  # as users of Prefect call folders of their own
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise ImportError('this is not prefstack')")
     return Shell(tmp_path, clean_environment(prefect_home))
 
 

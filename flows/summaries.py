@@ -1,0 +1,30 @@
+"""The summary of a run: what `prefstack run --json` prints, after failures too."""
+
+from typing import Any, Final
+
+from tasks.errors import PrefstackError, Surroundings
+
+Summary = dict[str, Any]
+
+SUMMARIES: Final[list[Summary]] = []
+"""What the run that failed in this process had done so far, for --json."""
+
+
+def empty_summary(name: str | None = None) -> Summary:
+    """The summary of a run in which nothing has happened yet."""
+    return {"run": name, "stages": {}, "metrics": None, "model": None, "error": None}
+
+
+def failure(error: PrefstackError, stage: str | None) -> dict[str, Any]:
+    """The `error` of a summary."""
+    return {"status": error.status, "stage": stage, "kind": error.kind, "message": str(error)}
+
+
+def typed(error: Exception) -> PrefstackError:
+    """An error that nobody foresaw, as one that can be read."""
+    if isinstance(error, OSError):
+        return Surroundings(f"{error.filename or 'the system'}: {error.strerror or error}")
+    said = " ".join(str(error).split())[:500]
+    if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
+        return Surroundings(f"the Prefect server or another host cannot be reached: {said}")
+    return Surroundings(f"unforeseen {type(error).__name__}: {said}; --debug shows where")
