@@ -25,11 +25,12 @@ from tasks.errors import InputError, Transient
 
 MAX_WORKERS: Final = 4  # each may take 300 MB: all of them together must stay under 1.5 GB
 WORTH_WORKERS: Final = 5  # parts of 32 MiB: each takes about as long as a worker takes to start
-# One range after another needs the same memory: what polars' allocator gives back too soon costs a sixth of the time.
-# And numpy's OpenBLAS needs no threads (tasks/single_threaded_blas.py).
+# One range after another needs the same memory: what the allocators give back too soon (polars' own, and the C
+# library's for numpy) costs a fifth of the time. And OpenBLAS needs no threads (tasks/single_threaded_blas.py).
 _ENVIRONMENT: Final = {
     "POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
     "_RJEM_MALLOC_CONF": "dirty_decay_ms:10000,muzzy_decay_ms:10000",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }  # fmt: skip
 _OWN_SIGNALS: Final = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tasks.sources.byte_texts import is_utf8, texts_at
 from tasks.sources.references import REFERENCE, USUAL, is_character, resolved
 
 _GAP: Final = re.compile(rb"([ \t\r\n]*/>[ \t\r\n]*)?(<row)?[ \t\r\n]+([A-Za-z][A-Za-z0-9]*)[ \t]*=[ \t]*")
@@ -31,6 +32,11 @@ _FACTORS: Final = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5, 0xD6E8FEB86659FD93],
     dtype=np.uint64,
 )
+# The usual references as numbers, by their size.
+_NUMBERS: Final = [(len(one), np.uint64(int.from_bytes(one.encode(), "little"))) for one in USUAL]
+_SHORT: Final = [number for number in _NUMBERS if number[0] == 4]
+_LONG: Final = [number for number in _NUMBERS if number[0] != 4]
+_NO_WORDS: Final = [np.uint64(0)] * len(_GAP_MASKS)
 Places = NDArray[np.int64]
 
 
@@ -92,11 +98,7 @@ def _attributes(data: bytes, base: int, gaps: "_Gaps") -> _Found:
     """All attributes of a block that begins at `base`."""
     bytes_ = np.frombuffer(data, np.uint8)
     if not data.isascii():
-        # Asked of polars: Python would write the text out anew, two or four bytes a character, to say whether it can.
-        try:
-            pl.Series([data], dtype=pl.Binary).cast(pl.String)
-        except pl.exceptions.PolarsError:
-            raise NotUsual from None
+        _demand(is_utf8(data))
         # U+FFFE and U+FFFF, EF BF BE and EF BF BF, are in UTF-8 and not in XML.
         at = np.flatnonzero(bytes_ == 0xEF)
         _demand(not np.any((bytes_[at + 1] == 0xBF) & (bytes_[at + 2] >= 0xBE)))
@@ -128,7 +130,7 @@ class _Gaps:
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
-        self._seen: dict[bytes, tuple[NDArray[np.uint64], ...]] = {}
+        self._seen: dict[bytes, tuple[np.uint64, ...]] = {}  # its key and its words
         self._keys = np.array([], dtype=np.uint64)
         self._parts: list[NDArray[np.uint64]] = []
         self._sizes = np.array([], dtype=np.int64)
@@ -138,9 +140,10 @@ class _Gaps:
     def kinds(self, data: bytes, words: NDArray[np.uint64], start: Places, size: Places) -> Places:
         """Which of the strings each gap is; new ones are learnt."""
         _demand(int(size.max()) <= _LONGEST_GAP)
-        parts = [words[start + 8 * at] & masks[size] for at, masks in enumerate(_GAP_MASKS)]
+        longest = -(-int(size.max()) // 8)  # words; of those behind, nothing is in any gap
+        parts = [words[start + 8 * at] & masks[size] for at, masks in enumerate(_GAP_MASKS[:longest])]
         key = size.astype(np.uint64)
-        for part, factor in zip(parts, _FACTORS, strict=True):
+        for part, factor in zip(parts, _FACTORS, strict=False):
             key += part * factor
         while True:
             kind = self._known(parts, key, size)
@@ -150,7 +153,8 @@ class _Gaps:
             known = len(self._seen)
             for at in unknown[:1000].tolist():
                 string = data[start[at] : start[at] + size[at]]
-                self._seen.setdefault(string, (key[at], *(part[at] for part in parts)))
+                numbers = [key[at], *(part[at] for part in parts)]
+                self._seen.setdefault(string, (*numbers, *_NO_WORDS[len(parts) :]))
             _demand(known < len(self._seen) <= _MOST_GAPS)
             self._learn()
 
@@ -159,7 +163,7 @@ class _Gaps:
             return np.full(len(key), -1, dtype=np.int64)
         place = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
         same = size == self._sizes[place]
-        for part, known in zip(parts, self._parts, strict=True):
+        for part, known in zip(parts, self._parts, strict=False):
             same &= part == known[place]
         return np.where(same, place, -1)
 
@@ -185,12 +189,13 @@ class _Gaps:
 
 def _rare_references(data: bytes, bytes_: NDArray[np.uint8], words: NDArray[np.uint64]) -> Places:
     """Where the references are that are not the usual ones."""
-    places = np.flatnonzero(bytes_ == ord("&"))
-    word = words[places]
-    usual = np.zeros(len(places), dtype=bool)
-    for reference in USUAL:
-        usual |= (word & _MASKS[len(reference)]) == np.uint64(int.from_bytes(reference.encode(), "little"))
-    rare = places[~usual]
+    rare = np.flatnonzero(bytes_ == ord("&"))
+    for some in (_SHORT, _LONG):  # the tags' `<` and `>` are two thirds of all
+        word = words[rare]
+        usual = np.zeros(len(rare), dtype=bool)
+        for size, number in some:
+            usual |= (word & _MASKS[size]) == number
+        rare = rare[~usual]
     _demand(len(rare) <= _MOST_RARE)
     for place in rare.tolist():
         found = REFERENCE.match(data, place)
@@ -208,7 +213,7 @@ def _columns(
     before = np.searchsorted(start, found.rare, side="right") - 1
     held = np.unique(before[(before >= 0) & (found.rare < end[before])]).tolist() if len(wanted) else []
     unescaped = [resolved(data[start[place] : end[place]]) for place in held]
-    values = _texts(data, start, end)
+    values = texts_at(data, start, end)
     if found.spaced.any():
         values = values.str.replace_all(r"\r\n|[\t\r\n]", " ")
     values = values.str.replace_many(list(USUAL.keys()), list(USUAL.values()))
@@ -222,18 +227,3 @@ def _columns(
         index = pl.Series(place)
         columns.append(values.gather(index.set(index < 0, None)).alias(name))
     return columns
-
-
-def _texts(data: bytes, start: Places, end: Places) -> pl.Series:
-    """What stands in `data`, which is UTF-8, at each of these places, one after another; no byte is copied.
-
-    To cut it up with Python, an object a value, took a tenth of the time of reading.
-    """
-    import pyarrow as pa
-
-    if not len(start):
-        return pl.Series([], dtype=pl.String)
-    borders = np.column_stack([start, end]).ravel()  # values, and what is between them
-    buffers = [None, pa.py_buffer(borders), pa.py_buffer(data)]
-    both = pa.Array.from_buffers(pa.large_string(), len(borders) - 1, buffers)
-    return pl.Series(both).gather_every(2)

@@ -88,6 +88,7 @@ def type_posts(columns: dict[str, pl.Series], site: str) -> Typed:
         license=_text("ContentLicense"),
         body=pl.col("Body").fill_null(""),
         offset="offset",
+        too_long=_longer("Body", MAX_BODY),
         bad_id=pl.any_horizontal(
             pl.col(name).is_not_null() & number[name].is_null()
             for name in ("ParentId", "AcceptedAnswerId", "OwnerUserId")
@@ -106,7 +107,7 @@ def type_posts(columns: dict[str, pl.Series], site: str) -> Typed:
         .when((pl.col("post_type") == ANSWER) & pl.col("parent_id").is_null()).then(pl.lit("orphan"))
         .when(pl.col("score").is_null()).then(pl.lit("bad_score"))
         .when(pl.col("created").is_null() | pl.col("bad_date")).then(pl.lit("bad_date"))
-        .when(pl.col("body").str.len_chars() > MAX_BODY).then(pl.lit("too_long"))
+        .when(pl.col("too_long")).then(pl.lit("too_long"))
     )  # fmt: skip
     return _split(judged, raw, POST_SCHEMA)
 
@@ -149,6 +150,11 @@ def _dates(raw: pl.DataFrame, *names: str) -> pl.DataFrame:
     )
     first, last = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
     return parsed.select(pl.when(pl.col(name).is_between(first, last)).then(pl.col(name)).alias(name) for name in names)
+
+
+def _longer(name: str, characters: int) -> pl.Expr:
+    """Whether the attribute has more characters; they are counted only where its bytes leave that open."""
+    return pl.when(pl.col(name).str.len_bytes() > characters).then(pl.col(name)).str.len_chars() > characters
 
 
 def _text(name: str) -> pl.Expr:

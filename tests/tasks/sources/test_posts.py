@@ -36,6 +36,16 @@ def test_a_question_and_its_answer_come_out_as_they_are(ingest_rows: Callable[..
     assert found.counts["questions"] == found.counts["answers"] == 1
 
 
+@pytest.mark.parametrize("letter", ["a", "é", "𝄞"])
+def test_a_post_of_a_million_characters_stays_and_one_of_one_more_is_too_long(
+    ingest_rows: Callable[..., Any], letter: str
+) -> None:
+    longest = "<p>" + letter * (1_000_000 - 3)
+    found = ingest_rows([but(GOOD, Body=longest), but(GOOD, Id=9, Body=longest + letter)])
+    assert found.posts.select("id", pl.col("body").str.len_chars()).rows() == [(1, 1_000_000)]
+    assert found.counts["skipped.too_long"] == 1
+
+
 def test_a_post_is_found_again_by_its_offset(ingest_rows: Callable[..., Any]) -> None:
     found = ingest_rows([GOOD, REPLY])
     data = (found.manifest.folder.parent.parent.parent / "bread.stackexchange.com" / "Posts.xml").read_bytes()
