@@ -45,7 +45,7 @@ test-faults: $(STAMP)  ## kills, crashes, real servers, the UI in a browser (Deb
 	  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends postgresql-common && \
 	  sed -i 's/^#* *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf && \
 	  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends postgresql; }
-	$(BIN)/python -m pytest -q -m 'faults and not gpu'
+	$(BIN)/python -m pytest -q --durations 15 -m 'faults and not gpu'
 
 test-gpu: $(STAMP)  ## tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
