@@ -17,6 +17,7 @@ from data_checks.check import Check
 from flows.artifact_tables import counts_table, gate_table, lineage_table, metrics_table, publish_table
 from flows.device_time import cost_table, device_time
 from flows.files import url_of
+from flows.prefect_api import asking
 from flows.run_pages import write_gate, write_lineage
 from tasks.evaluation.side_by_side import SideBySide
 from tasks.gate import stored_result
@@ -27,9 +28,13 @@ from tasks.reports.further_tables import further_tables
 from tasks.store import Store
 
 PLOTS: Final = ("accuracy", "margins", "calibration")
+TIMES: Final = 3
+"""How often a server that does not answer is asked: some 6 s, within which one that is busy has mostly answered. An
+artifact less is a line in the log; a stage that waits out each of them would hold up all that come after."""
 logger = logging.getLogger("prefstack")
 
 
+@asking(TIMES)
 def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
     """The artifacts of a finished stage. A server that refuses them does not fail the stage: it is said in the log."""
     try:
@@ -55,7 +60,7 @@ def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
         if stage == "publish":
             _publish_model(manifest, run_folder)
     except Exception as error:
-        logger.warning("%-9s its artifacts could not be published: %s", stage, error)
+        logger.warning("%-9s its artifacts could not be published: %s", stage, _one_line(error))
 
 
 def _publish_data_card(manifest: Manifest) -> None:
@@ -83,6 +88,7 @@ def _publish_model(manifest: Manifest, run_folder: Path) -> None:
         _image("run-lineage-picture", write_lineage(lineage, run_folder), "From the dump's checksum to the weights")
 
 
+@asking(TIMES)
 def publish_gate(name: str, store: Store, subject: Manifest, check: Check) -> None:
     """The expectations of a gate, what each saw, and whether it held."""
     try:
@@ -94,9 +100,10 @@ def publish_gate(name: str, store: Store, subject: Manifest, check: Check) -> No
             said += f" ([as a page]({page}))" if page else ""
         publish_table(f"gate-{name}", gate_table(result), said, run_folder)
     except Exception as error:
-        logger.warning("%-9s the artifact of its gate could not be published: %s", name, error)
+        logger.warning("%-9s the artifact of its gate could not be published: %s", name, _one_line(error))
 
 
+@asking(TIMES)
 def publish_comparison(found: SideBySide, answer: Mapping[str, Any]) -> None:
     """The comparison of several runs: its tables, and its picture where it is served."""
     try:
@@ -104,9 +111,10 @@ def publish_comparison(found: SideBySide, answer: Mapping[str, Any]) -> None:
         _markdown("comparison", f"{pages}\n\n{markdown(found)}".lstrip(), f"{len(found.runs)} runs side by side")
         _image("comparison-picture", Path(answer["plot"]), f"{len(found.runs)} runs side by side")
     except Exception as error:
-        logger.warning("%-9s the artifact of the comparison could not be published: %s", "sweep", error)
+        logger.warning("%-9s the artifact of the comparison could not be published: %s", "sweep", _one_line(error))
 
 
+@asking(TIMES)
 def publish_cost(run_folder: Path, price: float | None) -> None:
     """How long the run has held devices, its lost attempts too, and what that costs. Nothing where it has held none."""
     try:
@@ -115,7 +123,11 @@ def publish_cost(run_folder: Path, price: float | None) -> None:
             said = "Device-seconds of every attempt" + ("" if price is None else f", at {price:g} a device and hour")
             publish_table("run-cost", rows, said, run_folder)
     except Exception as error:
-        logger.warning("%-9s what the devices cost could not be published: %s", "run", error)
+        logger.warning("%-9s what the devices cost could not be published: %s", "run", _one_line(error))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def linked(pages: Mapping[str, Path]) -> str:

@@ -54,7 +54,7 @@ def collect(work_dir: Path, keep: int, remove: bool, say: Callable[[str], None])
     runs = last_runs(work_dir, keep)
     wanted, unsure = referred(work_dir, runs)
     found: list[dict[str, Any]] = []
-    logps = None if unsure else usable_logps(work_dir, runs, wanted)
+    logps = None if unsure else usable_logps(work_dir, runs, wanted, say)
     for leftover in chain(leftovers(work_dir, wanted, unsure=bool(unsure)), _logps_left(work_dir, logps)):
         outcome = "would be removed"
         if remove:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prefect.artifacts import create_markdown_artifact
 
 from flows.artifacts import training_curves
-from flows.prefect_api import api, asking_once
+from flows.prefect_api import api, asking
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -25,7 +25,7 @@ class LiveCurves:
         """Make the artifact, or bring it up to date in place: a version each time would bury the history of the key."""
         from prefect.client.schemas.actions import ArtifactUpdate
 
-        with suppress(Exception), asking_once():
+        with suppress(Exception), asking(1):
             text = training_curves(metrics)
             if self._artifact is None:
                 made: Any = create_markdown_artifact(text, key=KEY, description="Training, as it goes on")

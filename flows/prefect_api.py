@@ -34,12 +34,14 @@ def api() -> "Iterator[SyncPrefectClient]":
 
 
 @contextmanager
-def asking_once() -> "Iterator[None]":
-    """For the time of the context Prefect's client asks a server that does not answer no second time.
+def asking(times: int) -> "Iterator[None]":
+    """For the time of the context Prefect's client asks a server that does not answer `times` times at most.
 
-    It would go on for more than a minute, and hold up who asks: for what is shown again soon, that is not worth it.
+    It would ask six times, 2, 4, 8, 16 and 32 s apart: for what is shown and no more, that is not worth holding up
+    who asks.
     """
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+    retries = min(times - 1, PREFECT_CLIENT_MAX_RETRIES.value())
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries}):
         yield

@@ -165,10 +165,10 @@ class TaskReport:
         """
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        from flows.prefect_api import asking_once
+        from flows.prefect_api import asking
 
         try:
-            with nullcontext() if last and not self._unanswered else asking_once():
+            with nullcontext() if last and not self._unanswered else asking(1):
                 if self._artifact is None:
                     key = f"{self._stage.replace('_', '-')}-progress"
                     made: Any = create_progress_artifact(percent, key=key, description=self._stage)

@@ -5,6 +5,8 @@ many ranks and in how many forward passes, is a matter of memory and speed and c
 """
 
 import math
+from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -68,11 +70,10 @@ def pack_batch(rows: Sequence[TokenRow], tokens_per_pack: int, ranks: int) -> li
 class _Group:
     """Pairs of one prompt that are computed together, and how many tokens that takes."""
 
-    def __init__(self, row: TokenRow, pair: int):
+    def __init__(self, prompt: int):
         self.pairs: list[int] = []
-        self.tokens = self._prompt = len(row.prompt_ids)
-        self._completions: set[tuple[int, ...]] = set()
-        self.add(row, pair)
+        self.completions: set[int] = set()
+        self.tokens = self._prompt = prompt
 
     @property
     def room(self) -> int:
@@ -81,28 +82,18 @@ class _Group:
         Where keys are gathered (training/kernels.py) or prompts repeated (the padded path) each completion has a
         prompt of its own in memory: of a pair's at most twice the tokens, of a long prompt's ten answers far more.
         """
-        return self._room(self.tokens, len(self._completions))
+        return max(self.tokens, (self.keys + 1) // 2)
 
-    def room_with(self, row: TokenRow) -> int:
-        """`room` with this pair."""
-        new = self._new(row)
-        return self._room(self.tokens + sum(map(len, new)), len(self._completions) + len(new))
+    @property
+    def keys(self) -> int:
+        """Tokens with the prompt once for each completion."""
+        return self.tokens + (len(self.completions) - 1) * self._prompt
 
-    def wants(self, row: TokenRow) -> int:
-        """Tokens more with this pair."""
-        return sum(map(len, self._new(row)))
-
-    def add(self, row: TokenRow, pair: int) -> None:
-        self.tokens += self.wants(row)
-        self._completions |= self._new(row)
+    def add(self, pair: int, sides: dict[int, int]) -> None:
+        """Another pair, as the number and the tokens of each of its completions."""
+        self.tokens += sum(tokens for side, tokens in sides.items() if side not in self.completions)
+        self.completions.update(sides)
         self.pairs.append(pair)
-
-    def _new(self, row: TokenRow) -> set[tuple[int, ...]]:
-        return {tuple(row.chosen_ids), tuple(row.rejected_ids)} - self._completions
-
-    def _room(self, tokens: int, completions: int) -> int:
-        keys = tokens + (completions - 1) * self._prompt
-        return max(tokens, (keys + 1) // 2)
 
 
 _Packs = list[list[list[_Group]]]
@@ -128,20 +119,65 @@ def _slowest(packs: _Packs) -> int:
 def grouped(rows: Sequence[TokenRow], most: int) -> list[_Group]:
     """All pairs of `rows` in groups of one prompt each of `room` up to `most`, or one pair that is longer alone.
 
-    A pair joins the group to which it adds least.
+    A pair joins the group to which it adds least, the earliest of these.
     """
+    prompts = by_prompt(rows, range(len(rows)))
+    return [group for prompt, members in prompts.items() for group in _of_prompt(rows, len(prompt), members, most)]
+
+
+def _of_prompt(rows: Sequence[TokenRow], prompt: int, members: Sequence[int], most: int) -> list[_Group]:
+    number: dict[tuple[int, ...], int] = {}
     groups: list[_Group] = []
-    for members in by_prompt(rows, range(len(rows))).values():
-        of_prompt: list[_Group] = []
-        for pair in members:
-            row = rows[pair]
-            room = [group for group in of_prompt if group.room_with(row) <= most]
-            if room:
-                min(room, key=lambda group: group.wants(row)).add(row, pair)
-            else:
-                of_prompt.append(_Group(row, pair))
-        groups += of_prompt
+    open_groups = _OpenGroups(prompt, len(members), most)
+    for pair in members:
+        both = (rows[pair].chosen_ids, rows[pair].rejected_ids)
+        sides = {number.setdefault(tuple(side), len(number)): len(side) for side in both}
+        at = open_groups.best(sides)
+        if at is None:
+            groups.append(_Group(prompt))
+            groups[-1].add(pair, sides)
+            if groups[-1].room <= most:
+                open_groups.append(groups[-1])
+        else:
+            open_groups.add(at, pair, sides)
     return groups
+
+
+class _OpenGroups:
+    """Groups of one prompt that further pairs may join. There may be thousands, so a pair looks at all in one go."""
+
+    def __init__(self, prompt: int, pairs: int, most: int):
+        self._prompt, self._most = prompt, most
+        self._groups: list[_Group] = []
+        self._tokens, self._keys = np.zeros((2, pairs), np.int64)  # of each group
+        self._with: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))  # completion -> groups that hold it
+
+    def best(self, sides: dict[int, int]) -> int | None:
+        """The first group of those to which a pair of these completions (number -> tokens) adds least."""
+        count = len(self._groups)
+        tokens = np.full(count, sum(sides.values()))
+        prompts = np.full(count, len(sides))
+        for side, length in sides.items():
+            holding = np.asarray(self._with[side])
+            tokens[holding] -= length
+            prompts[holding] -= 1
+        keys = self._keys[:count] + tokens + prompts * self._prompt
+        (fitting,) = np.nonzero((self._tokens[:count] + tokens <= self._most) & (keys <= 2 * self._most))
+        return int(fitting[tokens[fitting].argmin()]) if len(fitting) else None
+
+    def append(self, group: _Group) -> None:
+        self._groups.append(group)
+        self._note(len(self._groups) - 1, group.completions)
+
+    def add(self, at: int, pair: int, sides: dict[int, int]) -> None:
+        new = {side for side in sides if side not in self._groups[at].completions}
+        self._groups[at].add(pair, sides)
+        self._note(at, new)
+
+    def _note(self, at: int, new: set[int]) -> None:
+        self._tokens[at], self._keys[at] = self._groups[at].tokens, self._groups[at].keys
+        for completion in new:
+            self._with[completion].append(at)
 
 
 def _share_out(groups: list[_Group], tokens_per_pack: int, ranks: int) -> _Packs:

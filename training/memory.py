@@ -170,7 +170,9 @@ def activation_bytes(shape: ModelShape, load: Load) -> int:
     # Of a layer: its input and the same normed, queries, keys, values, what attention gives, the sum with the input
     # and the same normed, gate and up (training/lean.py works out the rest again).
     kept = narrow * (4 * shape.hidden + 2 * shape.query_size + 2 * shape.key_size + 2 * shape.mlp)
-    if load.device == "cuda":  # variable-length attention gathers keys and values, the prompt's twice
+    # On a GPU attention gathers keys and values, at most twice the tokens that a pack may hold, however many answers
+    # share a prompt (`room` in training/batch.py); on a CPU those of one sequence at a time, which does not last.
+    if load.device == "cuda":
         kept += narrow * 2 * 2 * shape.key_size
     if load.lora is not None and adapts(load.lora, "down_proj"):  # which training/lean.py leaves as it is
         kept += narrow * 2 * shape.mlp

@@ -66,7 +66,7 @@ class TokenRows(Sequence[TokenRow]):
         found: list[int] = []
         for chunk in self._table.data.column("prompt_ids").chunks:
             values, ends = chunk.flatten().to_numpy(), np.cumsum(chunk.value_lengths().to_numpy(zero_copy_only=False))
-            for prompt in np.split(values, ends[:-1]):
+            for prompt in np.split(values, ends)[:-1]:  # behind the last end is nothing, in an empty chunk too
                 found.append(first.setdefault(prompt.tobytes(), len(found)))
         return tuple(found)
 

@@ -3,15 +3,18 @@
 import csv
 import json
 import math
+import threading
 import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import trainer_log
 from flows.artifact_tables import MAX_ROWS, clean, publish_table
@@ -74,6 +77,42 @@ def test_a_stage_that_was_found_damaged_says_why_it_was_built_again(here: Server
     assert said.endswith("(built again: the folder before has 15 bytes in rows.txt where its manifest says 4)")
     publish_stage("mended", stage(), tmp_path)
     assert "built again" not in stored(here, "mended-counts")[1]
+
+
+class Busy(BaseHTTPRequestHandler):
+    """A server that answers no request for an artifact, and asks to be asked again at once."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        self.answer(404)  # it knows of no tokens against forged requests
+
+    def do_POST(self) -> None:
+        Busy.asked += 1
+        self.answer(503)
+
+    def answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_does_not_answer_holds_no_stage_up_and_is_one_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = Store(tmp_path).stage("mended", 1, {}, {}, lambda work: {"rows": 1})
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}):
+            publish_stage("mended", made, tmp_path)
+        server.shutdown()
+    assert Busy.asked == 3  # of six, 2, 4, 8, 16 and 32 s apart, unless the server says when
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "prefstack"]
+    assert line.startswith("mended    its artifacts could not be published: ") and "503" in line and "\n" not in line
 
 
 def test_a_stage_of_two_words_has_a_key_that_the_server_takes(here: Server, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from flows.plain import plain_steps
 from flows.recipe import load_recipe
 from flows.runs import follow, open_run, store_of
 from flows.stages import all_stages
-from tasks.errors import RecipeError
+from tasks.errors import InputError, RecipeError
 from tasks.manifest import Manifest
 from tasks.scores.logp_space import space
 from tasks.scores.logp_store import SCHEMA, LogpStore
@@ -176,6 +176,33 @@ def test_log_probs_that_no_kept_run_can_use_go_and_those_in_use_or_young_stay(wo
         "other weight": (start, train, 0.25),
     }  # fmt: skip
     assert logps_left(work_dir, spaces) == {"reference", "reference, held out", "policy", "young", "busy"}
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "{}", '{"model_type": []}', "\udcff", None])
+def test_all_log_probs_stay_where_a_model_of_a_kept_run_is_damaged_and_gc_says_which(
+    work_dir: Path, tmp_path: Path, config: str | None
+) -> None:
+    recipe = work_dir / "runs" / "newer" / "recipe.yaml"
+    settings = yaml.safe_load(recipe.read_text()) | {"model": str(tiny_model(tmp_path / "start"))}
+    recipe.write_text(yaml.safe_dump(settings))
+    plain_steps().model(Store(work_dir), settings["model"])
+    train = load_recipe(str(recipe)).train
+    store = LogpStore.of(work_dir, {"of": "another model"})
+    store.add(pl.DataFrame({"key": ["k"], "chosen_logps": [-1.0], "rejected_logps": [-2.0]}, schema=SCHEMA))
+    os.utime(store.folder, (1e9, 1e9))
+    tuned = made_model(work_dir, 1)
+    (work_dir / "runs" / "newer" / "stages" / "train").symlink_to(tuned.folder)
+    path = tuned.path("model/config.json")
+    if config is None:
+        path.unlink()
+    else:
+        path.write_text(config, errors="surrogateescape")
+    said: list[str] = []
+    collect(work_dir, 1, True, said.append)
+    assert store.read().height == 1 and tuned.folder.is_dir()
+    assert len(said) == 1 and "all log-probs are kept" in said[0] and str(path) in said[0]
+    with pytest.raises((InputError, OSError), match=r"config\.json"):
+        space(tuned, train, 1.0)
 
 
 def logps_left(work_dir: Path, spaces: dict[str, tuple[Manifest, TrainConfig, float]]) -> set[str]:

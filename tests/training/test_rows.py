@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from tests.training.pairs import LENGTHS, made_up_rows
-from training.rows import load_rows
+from training.rows import TokenRows, load_rows
 
 
 def written(folder: Path, columns: dict[str, list[object]]) -> Path:
@@ -29,3 +30,19 @@ def test_a_folder_with_other_columns_is_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "other", {"pair_id": ["a"], "text": ["b"]})
     with pytest.raises(ValueError, match=r"holds the columns \['pair_id', 'text'\]"):
         load_rows(folder)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "questions"),
+    [(["", "ab", "", "acb", ""], (0, 1, 0, 3, 1)), (["aab"], (0, 0, 2)), ([""], ()), ([], ())],
+)
+def test_questions_are_numbered_over_chunks_of_which_some_hold_no_row(
+    chunks: list[str], questions: tuple[int, ...]
+) -> None:
+    prompts = {"a": [1, 2], "b": [3], "c": [1]}
+    ids = pa.list_(pa.int32())
+    schema = pa.schema([("pair_id", pa.string()), ("prompt_ids", ids), ("chosen_ids", ids), ("rejected_ids", ids)])
+    tables = [pa.table([list(chunk), *[[prompts[name] for name in chunk]] * 3], schema=schema) for chunk in chunks]
+    rows = TokenRows(datasets.Dataset(pa.concat_tables(tables) if tables else schema.empty_table()))
+    assert rows.questions() == questions
+    assert len(rows.lengths().prompt) == len(rows) == len(questions)
