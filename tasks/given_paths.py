@@ -22,16 +22,16 @@ def absolute_path(given: str) -> Path:
     return Path(os.path.abspath(path))
 
 
-def refuse_endless(path: Path) -> None:
-    """InputError where `path` is no regular file with something in it.
+def refuse_endless(path: Path, key: str = "") -> None:
+    """InputError where `path` is no regular file with something in it; the message begins with `key`.
 
     It is not opened: who opens a pipe waits, and so does who reads some files of the system, which have no size.
     """
     try:
         found = path.stat()
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{key}{path} cannot be read: {error.strerror or error}") from error
     if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{path} is not a regular file")
+        raise InputError(f"{key}{path} is not a regular file")
     if found.st_size == 0:
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{key}{path} is empty")

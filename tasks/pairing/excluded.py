@@ -107,7 +107,7 @@ def read_excluded(given: Sequence[str] | str) -> Excluded:
         return Excluded(frozenset(map(excluded_name, given)))
     path = absolute_path(given)
     try:
-        refuse_endless(path)
+        refuse_endless(path, "pair.exclude: ")
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or error
