@@ -45,6 +45,9 @@ def dumps_at(given: str) -> list[str]:
         return [given]
     if not archives:
         raise InputError(f"{path} is a folder without Posts.xml and without .7z archives: name a dump")
+    for archive in archives:
+        if not archive.isprintable():  # it stands in manifests and messages
+            raise InputError(f"{path} holds an archive whose name is not a line of UTF-8: {archive!r}; rename it")
     return archives
 
 

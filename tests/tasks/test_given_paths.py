@@ -55,6 +55,12 @@ def test_a_folder_of_archives_means_those_that_hold_posts(tmp_path: Path) -> Non
     assert dumps_at(str(tmp_path)) == [str(tmp_path / name) for name in names]
 
 
+def test_an_archive_whose_name_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.7z")).touch()
+    with pytest.raises(InputError, match="not a line of UTF-8"):
+        dumps_at(str(tmp_path))
+
+
 def test_a_folder_with_a_lower_case_name_in_it_is_a_dump(tmp_path: Path) -> None:
     (tmp_path / "posts.xml").write_text("<posts />")
     assert dumps_at(str(tmp_path)) == [str(tmp_path)]
