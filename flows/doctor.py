@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from flows.doctor_server import Entry, entry, host_checks, server_checks
 from flows.server import configured_api
@@ -44,7 +45,7 @@ def doctor_text(answer: dict[str, Any]) -> str:
     for column in ("", "check", "found", "to mend it"):
         table.add_column(column, overflow="fold")
     for check in answer["checks"]:
-        sign = "[green]ok[/]" if check["holds"] else ("[red]no[/]" if check["needed"] else "[yellow]–[/]")
+        sign = Text("ok", "green") if check["holds"] else Text("no", "red") if check["needed"] else Text("–", "yellow")
         table.add_row(sign, check["check"], check["found"], "" if check["holds"] else check["mend"])
     return rendered(table)
 

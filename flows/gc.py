@@ -63,12 +63,16 @@ def collect(work_dir: Path, keep: int, remove: bool, say: Callable[[str], None])
     for run in unsure:
         say(f"{run}: its recipe cannot be planned from here, so what is unfinished or of the last hour is kept")
     freed = sum(entry["bytes"] for entry in found if entry["outcome"] != "in use: left")
-    return {"runs": [run.name for run in runs], "removed": remove, "bytes": freed, "folders": found, "error": None}
+    return {
+        "work_dir": str(work_dir), "runs": [run.name for run in runs], "removed": remove, "bytes": freed,
+        "folders": found, "error": None,
+    }  # fmt: skip
 
 
 def gc_text(answer: dict[str, Any]) -> str:
     """What a person reads of it."""
     runs = ", ".join(answer["runs"]) or "none"
+    within = f"{answer['work_dir']}/"
     if not answer["folders"]:
         return f"nothing to remove; runs looked at: {runs}"
     table = Table(box=SIMPLE_HEAD)
@@ -77,9 +81,9 @@ def gc_text(answer: dict[str, Any]) -> str:
     table.add_column("why")
     table.add_column("")
     for entry in answer["folders"]:
-        table.add_row(entry["folder"], _size(entry["bytes"]), entry["why"], entry["outcome"])
+        table.add_row(entry["folder"].removeprefix(within), _size(entry["bytes"]), entry["why"], entry["outcome"])
     total = f"{_size(answer['bytes'])} {'freed' if answer['removed'] else 'to be freed; --yes removes it'}"
-    return rendered(table, f"{total}\nkept for the runs: {runs}")
+    return rendered(table, f"{total}, in {answer['work_dir']}\nkept for the runs: {runs}")
 
 
 def last_runs(work_dir: Path, keep: int) -> list[Path]:

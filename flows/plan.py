@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flows.needs import needs_of, needs_text
 from flows.plain import plain_steps
@@ -51,7 +51,7 @@ def plan_text(answer: dict[str, Any]) -> str:
     table.add_column("")
     table.add_column("folder or what is missing", overflow="fold")
     for stage, entry in answer["stages"].items():
-        state = "[green]reused[/]" if entry["reused"] else "would run"
+        state = Text("reused", "green") if entry["reused"] else "would run"
         table.add_row(stage, state, "; ".join(entry["missing"]) or entry["folder"] or "")
     return rendered(table, *_prerequisites(answer["prerequisites"]), *needs_text(answer["needs"]))
 
@@ -64,5 +64,5 @@ def _prerequisites(missing: Sequence[dict[str, Any]]) -> list[Table]:
     table.add_column("stage")
     table.add_column("what it needs", overflow="fold")
     for one in missing:
-        table.add_row(one["stage"], escape(one["message"]))
+        table.add_row(one["stage"], one["message"])
     return [table]

@@ -5,6 +5,7 @@ lists replace lists. Unknown keys are refused with the nearest known one.
 """
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -28,6 +29,8 @@ Stage = Literal[
     "ingest", "pair", "dedupe", "sample", "model", "tokenize", "reference", "train", "evaluate", "publish"
 ]  # fmt: skip
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+_REPR: Final = reprlib.Repr()  # aliases can make a list of ten lines that is gigabytes when it is written out
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 80, 80, 80
 BUILT_IN: Final = Path(__file__).parent / "recipes"
 
 
@@ -120,11 +123,13 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # no key of a recipe; PyYAML says so
+            if key.value in seen:
                 raise yaml.YAMLError(
                     f"key {key.value!r} stands twice, the second time in line {key.start_mark.line + 1}"
                 )
-            seen.add(str(key.value))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -137,7 +142,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
     try:
         value = yaml.load(text, Loader=_UniqueKeys)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"--set {key}: {text!r} is not YAML: {_one_line(error)}") from error
+        raise RecipeError(f"--set {key}: {_short(text)} is not YAML: {_one_line(error)}") from error
     here = settings
     for depth, step in enumerate(steps[:-1]):
         known = _keys_at(steps[:depth])
@@ -215,7 +220,7 @@ def _explain(error: ValidationError, settings: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

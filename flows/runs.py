@@ -176,10 +176,12 @@ def finished_line(entry: Mapping[str, Any]) -> str:
 
 
 def brief(counts: Mapping[str, int]) -> str:
-    """The counts that matter at a glance: what is there, and how much was dropped."""
+    """The counts that matter at a glance: what is there, and how much was skipped and dropped."""
     shown = [f"{count:,} {name}" for name, count in counts.items() if "." not in name][:4]
-    dropped = sum(count for name, count in counts.items() if name.startswith("dropped."))
-    return ", ".join(shown + ([f"{dropped:,} dropped"] if dropped else []))
+    for gone in ("skipped", "dropped"):
+        number = sum(count for name, count in counts.items() if name.startswith(f"{gone}."))
+        shown += [f"{number:,} {gone}"] if number else []
+    return ", ".join(shown)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -95,7 +94,7 @@ def run_text(summary: dict[str, Any], work_dir: Path | None) -> str:
     table.add_column("counts")
     table.add_column("folder")
     for stage, entry in summary["stages"].items():
-        state = "[green]reused[/]" if entry["reused"] else "built"
+        state = Text("reused", "green") if entry["reused"] else "built"
         folder = Path(entry["folder"]).name if entry["folder"] else f"{len(entry['sources'])} sources"
         table.add_row(stage, state, f"{entry['seconds']:.1f}", brief(entry["counts"]), folder)
     parts: list[RenderableType] = [table]
@@ -105,11 +104,12 @@ def run_text(summary: dict[str, Any], work_dir: Path | None) -> str:
     for further in further_tables(metrics or {}):
         parts += further_parts(further)
     for check, reason in summary.get("waived", {}).items():
-        parts.append(f"[yellow]waived[/] {check}: {escape(reason)}")
+        parts.append(Text.assemble(("waived", "yellow"), f" {check}: {reason}"))
     if summary["model"]:
         parts.append(f"model   {summary['model']}\nreport  {Path(summary['model']).parent / 'report.html'}")
     if summary["error"]:
-        parts.append(f"[red]stopped[/] at {summary['error']['stage']}: {escape(summary['error']['message'])}")
+        error = summary["error"]
+        parts.append(Text.assemble(("stopped", "red"), f" at {error['stage']}: {error['message']}"))
     return rendered(*parts)
 
 
@@ -143,10 +143,16 @@ def further_parts(further: FurtherTable) -> list[RenderableType]:
 
 
 def rendered(*parts: RenderableType) -> str:
-    """Tables as text, in colour where standard output is a terminal."""
+    """Tables as text, in colour where standard output is a terminal.
+
+    No text is markup: names of authors, files and settings may hold brackets. What has a colour is a rich.text.Text.
+    """
     out = StringIO()
     real = Console()
-    console = Console(file=out, force_terminal=real.is_terminal, width=max(real.width, 100), highlight=False)
+    width = max(real.width, 100)
+    console = Console(
+        file=out, force_terminal=real.is_terminal, width=width, highlight=False, markup=False, emoji=False
+    )
     for part in parts:
         console.print(part)
     return out.getvalue().rstrip()

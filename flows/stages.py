@@ -10,12 +10,13 @@ from flows.gates import GatesConfig
 from flows.plain import Steps
 from flows.recipe import Recipe, Stage
 from tasks.benchmark import asks_alpaca_eval, wanted_tasks
-from tasks.errors import GateFailed, InputError
+from tasks.errors import GateFailed
 from tasks.ingest import SourceConfig
 from tasks.manifest import Manifest
 from tasks.outputs import refuse_unreadable
 from tasks.pairing.contamination import benchmark_files
 from tasks.sources.demo_site import ARCHIVE, write_demo_site
+from tasks.sources.place import dumps_at
 from tasks.store import Store
 
 DEMO_SITE = "demo-site"
@@ -159,14 +160,10 @@ def sources_of(given: Sequence[SourceConfig], store: Store, seed: int) -> list[S
     """The sources `given`: the made site written if it is asked for, a folder of archives taken apart."""
     found: list[SourceConfig] = []
     for source in given:
-        path = Path(source.path)
-        if source.path == DEMO_SITE and not path.exists():
+        if source.path == DEMO_SITE and not Path(source.path).exists():
             found.append(source.model_copy(update={"path": str(_demo_site(store, seed))}))
-        elif source.kind == "dump" and path.is_dir() and not (path / "Posts.xml").exists():
-            archives = sorted(path.rglob("*.7z"))
-            if not archives:
-                raise InputError(f"{path} is a folder without Posts.xml and without .7z archives: name a dump")
-            found.extend(source.model_copy(update={"path": str(archive)}) for archive in archives)
+        elif source.kind == "dump":
+            found.extend(source.model_copy(update={"path": path}) for path in dumps_at(source.path))
         else:
             found.append(source)
     return found

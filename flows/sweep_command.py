@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from flows.commands import prefect_ready, summary_kept
 from flows.compare import compare_text
@@ -60,7 +61,7 @@ def sweep_text(answer: dict[str, Any]) -> str:
         built = [stage for stage, entry in run["stages"].items() if not entry["reused"]]
         reused = len(run["stages"]) - len(built)
         values = [setting(value) for value in run["settings"].values()]
-        done = f"[red]failed at {run['error']['stage']}[/]" if run["error"] else "done"
+        done = Text(f"failed at {run['error']['stage']}", "red") if run["error"] else "done"
         table.add_row(run["run"], *values, done, ", ".join(built) or "nothing", f"{reused} stages")
     found = answer["comparison"]
     return rendered(table) + "\n\n" + (compare_text(found) if found else "Fewer than two runs were evaluated.")

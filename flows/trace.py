@@ -83,12 +83,13 @@ def trace_text(answer: dict[str, Any]) -> str:
     """What a person reads of a trace."""
     posts = Table(box=SIMPLE_HEAD, title=f"pair {answer['pair_id']} in run {answer['run']}", title_justify="left")
     for column in ("post", "link", "author", "licence", "votes", "created"):
-        posts.add_column(column, justify="right" if column == "votes" else "left", overflow="fold")
+        # A link that is broken over two lines cannot be opened.
+        posts.add_column(column, justify="right" if column == "votes" else "left", no_wrap=column == "link")
     for post in answer["posts"]:
         licence = f"{post['license'] or 'unknown'}{'' if post['license_stated'] else ' (by date)'}"
-        author = " ".join(part for part in (post["author"] or "unknown", post["author_url"] or "") if part)
+        links = "\n".join(filter(None, (post["url"], post["author_url"])))
         posts.add_row(
-            post["role"] + (" ✓" if post["accepted"] else ""), post["url"] or "", author, licence,
+            post["role"] + (" ✓" if post["accepted"] else ""), links, post["author"] or "unknown", licence,
             "" if post["score"] is None else str(post["score"]), (post["created"] or "")[:10],
         )  # fmt: skip
     fate = Table(box=SIMPLE_HEAD)
@@ -99,7 +100,7 @@ def trace_text(answer: dict[str, Any]) -> str:
         fate.add_row(stage, entry["outcome"] + (f": {facts}" if facts else ""))
     source = answer["source"]
     text = "source unknown" if source is None else f"source  {source.get('path')}\nsha256  {source.get('sha256')}"
-    return rendered(posts, fate, text)
+    return rendered(posts if answer["posts"] else posts.title or "", fate, text)
 
 
 def _after_the_sample(stages: dict[str, Manifest], split: str, pair_id: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def remembered_sha256(path: Path, work_dir: Path) -> str:
     try:
         facts = path.stat()
         key = [str(path.resolve()), facts.st_size, facts.st_mtime_ns, facts.st_ino]
-        note = work_dir / "digests" / (hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24] + ".json")
+        note = work_dir / "digests" / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24] + ".json")
         try:
             known = json.loads(note.read_text(encoding="utf-8"))
             if known["key"] == key:

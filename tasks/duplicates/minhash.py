@@ -94,7 +94,8 @@ class Sketches:
     def buckets(self, entries: NDArray[np.uint32]) -> Iterator[pl.DataFrame]:
         """For each band `key` and `text`: the texts (places in `entries`) that share the band with another one."""
         for band in range(self.bands.number):
-            keys = np.fromfile(self._path(band), dtype=np.uint64)[entries]
+            path = self._path(band)  # there is none where there was no text
+            keys = np.fromfile(path, dtype=np.uint64)[entries] if path.exists() else np.empty(0, dtype=np.uint64)
             frame = pl.DataFrame({"key": keys, "text": np.arange(entries.size, dtype=np.uint32)})
             yield frame.filter(pl.col("key").is_duplicated()).sort("key", "text")
 

@@ -165,6 +165,8 @@ def _prompts(path: Path, column: str) -> Iterator[tuple[str, str]]:
         text = row.values.get(column)
         if not isinstance(text, str):
             there = ", ".join(sorted(row.values)) or "nothing"
+            if column in row.values:
+                there = f"{str(text)[:40]}, which is none"
             raise InputError(
                 f"dedupe.decontaminate: {path}, {row.place} has no text in column {column!r}, but {there}; name the "
                 "prompt's column with dedupe.decontaminate.column"

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
-from pathlib import Path
 from typing import Final
 
 import polars as pl
 
 from tasks.errors import InputError
+from tasks.given_paths import absolute_path, refuse_endless
 from tasks.manifest import digest_json
 from tasks.pairs import is_host
 
@@ -105,8 +105,9 @@ def read_excluded(given: Sequence[str] | str) -> Excluded:
     """
     if not isinstance(given, str):
         return Excluded(frozenset(map(excluded_name, given)))
-    path = Path(given).expanduser()
+    path = absolute_path(given)
     try:
+        refuse_endless(path, "pair.exclude: ")
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or error

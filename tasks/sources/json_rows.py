@@ -5,6 +5,7 @@ JSON Lines end at a line feed and nowhere else: U+2028 and its like are text.
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -15,6 +16,7 @@ MAX_LINE: Final = 32 << 20  # bytes of one row; a post has 200 kB at most
 READ: Final = 1 << 20
 BOM: Final = b"\xef\xbb\xbf"
 _MOST_JUNK: Final = 200_000  # lines or elements that are no rows; if there are more, and more than rows, it is no data
+_AFTER: Final = re.compile(r"\s*[,\]]")
 
 
 class Row(NamedTuple):
@@ -81,7 +83,7 @@ def array_rows(handle: IO[bytes], path: Path, name: str) -> Iterator[Row]:
             try:
                 value, end = decode(window, at)
                 # A number could go on beyond the window: what ends it must be in sight.
-                whole = not isinstance(value, int | float) or window[end:].lstrip()[:1] in {",", "]"}
+                whole = not isinstance(value, int | float) or _AFTER.match(window, end) is not None
             except (json.JSONDecodeError, RecursionError):
                 whole = False
             if not whole:

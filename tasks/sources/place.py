@@ -14,6 +14,7 @@ from tasks.errors import InputError, RecipeError
 from tasks.pairs import is_host
 
 SEVEN_ZIP: Final = b"7z\xbc\xaf\x27\x1c"
+_OTHER_TABLES: Final = frozenset({"Badges", "Comments", "PostHistory", "PostLinks", "Tags", "Users", "Votes"})
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,34 @@ class Dump:
     posts: Path
     users: Path | None
     """Users.xml beside a Posts.xml, or SITE-Users.7z beside SITE-Posts.7z; one archive has both in `posts`."""
+
+
+def dumps_at(given: str) -> list[str]:
+    """The dumps that the path of a source means: of a folder of archives each that holds posts, else the path itself.
+
+    InputError where a folder has neither Posts.xml nor archives; what else is wrong with the path, `locate` says.
+    """
+    try:
+        path = Path(given).expanduser()
+        if not path.is_dir() or _named(path, "Posts.xml"):
+            return [given]
+        archives = sorted(str(entry) for entry in path.rglob("*") if _is_archive_of_posts(entry))
+    except (OSError, ValueError, RuntimeError):
+        return [given]
+    if not archives:
+        raise InputError(f"{path} is a folder without Posts.xml and without .7z archives: name a dump")
+    for archive in archives:
+        if not archive.isprintable():  # it stands in manifests and messages
+            raise InputError(f"{path} holds an archive whose name is not a line of UTF-8: {archive!r}; rename it")
+    return archives
+
+
+def _is_archive_of_posts(path: Path) -> bool:
+    """Not those of other tables, where a site comes as an archive a table, nor what macOS leaves beside a file."""
+    table = path.stem.rpartition("-")[2] if "-" in path.stem else ""
+    if path.suffix.lower() != ".7z" or table in _OTHER_TABLES or path.name.startswith("._"):
+        return False
+    return path.is_file()
 
 
 def locate(given: str, site: str | None) -> Dump:

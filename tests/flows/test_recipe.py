@@ -101,6 +101,25 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, text: str, 
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["? [a, b]\n: 1\n", "? {a: 1}\n: 1\n", "model: m\n? [[c]]\n: 1\n"])
+def test_a_key_that_is_a_list_or_a_mapping_is_no_key(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"mine\.yaml is not YAML: .*unhashable"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+
+
+def test_a_setting_that_aliases_blow_up_is_refused_in_a_short_line(tmp_path: Path) -> None:
+    # Ten lines whose value, written out for the message, was gigabytes.
+    layers = ["&a0 [x, x, x, x, x, x, x, x, x]"]
+    layers += [f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    bomb = f"[{', '.join(layers)}]"
+    for text in (f"model: {bomb}\ningest: {{sources: [x]}}\n", f"model: m\ningest: {{sources: {bomb}}}\n"):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(str(tmp_path / "mine.yaml"))
+        assert len(str(caught.value)) < 300
+
+
 def test_a_misspelt_recipe_name_brings_the_nearest() -> None:
     with pytest.raises(RecipeError, match="did you mean 'demo'"):
         load_recipe("dem")

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from flows.runs import brief
 from flows.show import run_text
+from flows.trace import trace_text
 from tasks.evaluation.answers import no_answers
 
 JUDGED: dict[str, Any] = {
@@ -21,3 +23,21 @@ def test_the_other_evaluations_stand_below_and_no_text_of_them_is_markup() -> No
     assert "note: [b]Doubt it." in said
     (line,) = (line for line in said.splitlines() if "win rate of the tuned model" in line)
     assert "75.0 %" in line and "50.0 to 90.0 %" in line
+
+
+def test_rows_that_were_skipped_and_dropped_stand_beside_those_that_are_there() -> None:
+    assert brief({"rows": 1_010, "pairs": 1_000, "skipped.bad_id": 4, "skipped.orphan": 6, "dropped.empty": 0}) == (
+        "1,010 rows, 1,000 pairs, 10 skipped"
+    )
+
+
+def test_no_name_of_an_author_or_a_file_is_markup() -> None:
+    # An author called [/b] was a traceback, and one called [b] was nobody.
+    post = dict.fromkeys(("url", "author_url", "license", "license_stated", "score", "accepted", "created"))
+    trace = {
+        "pair_id": "mine/[/x]", "run": "r", "posts": [post | {"role": "chosen", "author": "[/b] [b] :beer:"}],
+        "source": {"path": "[/dumps]/a.7z", "sha256": "0"}, "stages": {"pair": {"outcome": "kept", "place": "[/i]"}},
+    }  # fmt: skip
+    said = trace_text(trace)
+    for text in ("mine/[/x]", "[/b] [b] :beer:", "[/dumps]/a.7z", "place [/i]"):
+        assert text in said

@@ -210,8 +210,9 @@ def test_what_stays_says_each_thing_once_and_contradicts_nothing(said: list[tupl
         assert (keeper is None) == (reason != "exact_duplicate")
 
 
-def test_no_pairs_at_all_is_no_error(paired: MakePairs) -> None:
-    done, kept, verdicts = run(paired([]), near=False)
+@pytest.mark.parametrize("near", [False, True])
+def test_no_pairs_at_all_is_no_error(paired: MakePairs, near: bool) -> None:
+    done, kept, verdicts = run(paired([]), near=near)
     assert (done.counts["pairs"], kept.height, verdicts) == (0, 0, {})
     assert kept.schema == DEDUPED_SCHEMA
 

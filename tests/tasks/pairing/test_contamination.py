@@ -139,6 +139,9 @@ def test_a_benchmark_that_cannot_be_read_whole_is_refused(paired: MakePairs, tmp
     bench.write_text('{"prompt": "x"}\n{"question": "y", "id": 1}\n', "utf-8")
     with pytest.raises(InputError, match=r"bench\.jsonl, line 2 has no text in column 'prompt', but id, question"):
         run(pairs, paths=[str(bench)])
+    bench.write_text('{"prompt": 7}\n', "utf-8")
+    with pytest.raises(InputError, match=r"line 1 has no text in column 'prompt', but 7, which is none"):
+        run(pairs, paths=[str(bench)])
     with pytest.raises(InputError, match=r"no such file"):
         run(pairs, paths=[str(tmp_path / "nowhere.txt")])
     (tmp_path / "empty.txt").write_text("\n \n", "utf-8")
