@@ -28,8 +28,8 @@ from tasks.reports.further_tables import further_tables
 from tasks.store import Store
 
 PLOTS: Final = ("accuracy", "margins", "calibration")
-TIMES: Final = 3
-"""How often a server that does not answer is asked: some 6 s, within which one that is busy has mostly answered. An
+TIMES: Final = 4
+"""How often a server that does not answer is asked: some 14 s, within which `prefstack up` has started one anew. An
 artifact less is a line in the log; a stage that waits out each of them would hold up all that come after."""
 logger = logging.getLogger("prefstack")
 
