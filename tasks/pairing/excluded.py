@@ -15,8 +15,9 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, lru_cache, reduce
 from operator import or_
+from pathlib import Path
 from typing import Final
 
 import polars as pl
@@ -41,15 +42,21 @@ class Excluded:
     met: set[str] = field(default_factory=set)
     """Of `names`, those that the sources have."""
 
-    def __post_init__(self) -> None:
-        self._posts: defaultdict[str, list[int]] = defaultdict(list)
-        self._users: defaultdict[str, list[int]] = defaultdict(list)
-        self._listed = pl.Series(sorted(self.names), dtype=pl.String).implode()
+    @cached_property
+    def _of_sites(self) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+        """Numbers of posts and of users, by site."""
+        posts: defaultdict[str, list[int]] = defaultdict(list)
+        users: defaultdict[str, list[int]] = defaultdict(list)
         for name in sorted(self.names):
             if _PAIR.fullmatch(name):
                 continue
             site, *kind, number = name.split("/")
-            (self._users if kind else self._posts)[site].append(int(number))
+            (users if kind else posts)[site].append(int(number))
+        return dict(posts), dict(users)
+
+    @cached_property
+    def _listed(self) -> pl.Series:
+        return pl.Series(sorted(self.names), dtype=pl.String).implode()
 
     @property
     def digest(self) -> str | None:
@@ -63,11 +70,12 @@ class Excluded:
 
     def of_site(self, site: str) -> bool:
         """Whether a post or a user of `site` is left out."""
-        return site in self._posts or site in self._users
+        return any(site in numbers for numbers in self._of_sites)
 
     def post(self, site: str, post_id: str, owner_id: str) -> pl.Expr:
         """Whether a post of `site` with its id and its owner's in these columns is left out; never null."""
-        return _among(post_id, self._posts.get(site, ())) | _among(owner_id, self._users.get(site, ()))
+        posts, users = self._of_sites
+        return _among(post_id, posts.get(site, ())) | _among(owner_id, users.get(site, ()))
 
     def meet(self, site: str, posts: pl.LazyFrame) -> None:
         """Note which names of `site` there are among `posts` (`id`, `owner_id`)."""
@@ -106,8 +114,15 @@ def read_excluded(given: Sequence[str] | str) -> Excluded:
     if not isinstance(given, str):
         return Excluded(frozenset(map(excluded_name, given)))
     path = absolute_path(given)
+    refuse_endless(path, "pair.exclude: ")
+    facts = path.stat()
+    return Excluded(_names_in(path, (facts.st_size, facts.st_mtime_ns, facts.st_ino)))
+
+
+@lru_cache(maxsize=2)
+def _names_in(path: Path, _facts: tuple[int, ...]) -> frozenset[str]:
+    """The ids in a file; a long one, which takes seconds, is read once and not wherever a run asks for it."""
     try:
-        refuse_endless(path, "pair.exclude: ")
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or error
@@ -121,7 +136,7 @@ def read_excluded(given: Sequence[str] | str) -> Excluded:
             names.add(excluded_name(text))
         except ValueError as error:
             raise InputError(f"pair.exclude: {path}, line {number}: {error}") from error
-    return Excluded(frozenset(names))
+    return frozenset(names)
 
 
 def excluded_name(text: str) -> str:
