@@ -19,6 +19,7 @@ import typer
 from typer.exceptions import TyperException
 
 from flows.options import DebugOpt, ForceOpt, JsonOpt, RecipeArg, SetOpt, WorkDirOpt, print_answer
+from flows.quiet import quieten
 from flows.result_commands import add_result_commands
 from flows.server import run_api
 from flows.summaries import SUMMARIES, empty_summary, failure, typed
@@ -178,6 +179,7 @@ def json_only(wanted: bool) -> Iterator[None]:
 def main() -> NoReturn:
     """The console script: any failure becomes one sentence and an exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
+    quieten()
     arguments = sys.argv[1:]
     as_json = "--json" in arguments
     try:

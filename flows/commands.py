@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -21,17 +21,6 @@ from flows.show import run_text
 from flows.summaries import SUMMARIES
 from tasks.errors import PrefstackError
 from tasks.store import Report
-
-# Libraries that would write bars and advice between our lines.
-QUIET: Final = {
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "true",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "GX_ANALYTICS_ENABLED": "false",
-}
 
 
 def run_command(
@@ -58,8 +47,6 @@ def run_command(
 @contextmanager
 def prefect_ready(api: RunApi, as_json: bool, debug: bool) -> Iterator[None]:
     """The server answers, Prefect is imported, and reports on standard error, for as long as a flow runs here."""
-    for key, value in QUIET.items():
-        os.environ.setdefault(key, value)
     if not debug:
         # Prefect's console lines are for workers; here the run's own lines say the same in fewer words.
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"

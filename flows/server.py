@@ -60,7 +60,6 @@ def _temporary_server() -> Iterator[subprocess.Popen[bytes]]:
         "PREFECT__SERVER_EPHEMERAL": "1",  # no scheduler, no late-run marker: nothing but recording
         "PREFECT__SERVER_FINAL": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
     }
     command = [sys.executable, "-P", "-m", "flows.temporary_api", str(port)]
     # In a session of its own: Ctrl-C and `timeout` signal the whole group, and the run must still tell it how it ended.
