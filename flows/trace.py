@@ -82,15 +82,18 @@ def posts_of(row: dict[str, Any]) -> list[dict[str, Any]]:
 def trace_text(answer: dict[str, Any]) -> str:
     """What a person reads of a trace."""
     posts = Table(box=SIMPLE_HEAD, title=f"pair {answer['pair_id']} in run {answer['run']}", title_justify="left")
-    for column in ("post", "link", "author", "licence", "votes", "created"):
-        # A link that is broken over two lines cannot be opened.
-        posts.add_column(column, justify="right" if column == "votes" else "left", no_wrap=column == "link")
+    posts.add_column("post", no_wrap=True)
+    posts.add_column("votes", no_wrap=True, justify="right")
+    posts.add_column("created", no_wrap=True)
+    posts.add_column("author, licence, links", overflow="fold")
     for post in answer["posts"]:
-        licence = f"{post['license'] or 'unknown'}{'' if post['license_stated'] else ' (by date)'}"
-        links = "\n".join(filter(None, (post["url"], post["author_url"])))
+        licence = post["license"] or "unknown licence"
+        if post["license"] and not post["license_stated"]:
+            licence += " (by date)"
+        named = f"{post['author'] or 'unknown author'}, {licence}"
         posts.add_row(
-            post["role"] + (" ✓" if post["accepted"] else ""), links, post["author"] or "unknown", licence,
-            "" if post["score"] is None else str(post["score"]), (post["created"] or "")[:10],
+            post["role"] + (" ✓" if post["accepted"] else ""), "" if post["score"] is None else str(post["score"]),
+            (post["created"] or "")[:10], "\n".join(filter(None, (named, post["url"], post["author_url"]))),
         )  # fmt: skip
     fate = Table(box=SIMPLE_HEAD)
     fate.add_column("stage")

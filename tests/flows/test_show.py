@@ -41,3 +41,14 @@ def test_no_name_of_an_author_or_a_file_is_markup() -> None:
     said = trace_text(trace)
     for text in ("mine/[/x]", "[/b] [b] :beer:", "[/dumps]/a.7z", "place [/i]"):
         assert text in said
+
+
+def test_links_and_dates_of_a_trace_are_whole_however_long_the_names_are() -> None:
+    post = {
+        "role": "question", "url": "https://cooking-robots.example.com/q/395", "author": "a cook with many names",
+        "author_url": "https://cooking-robots.example.com/users/129", "license": "CC BY-SA 4.0", "license_stated": True,
+        "accepted": False, "score": 4, "created": "2021-03-05T09:00:00.000Z",
+    }  # fmt: skip
+    trace = {"pair_id": "p", "run": "r", "posts": [post], "source": None, "stages": {"pair": {"outcome": "kept"}}}
+    words = trace_text(trace).split()
+    assert {post["url"], post["author_url"], "2021-03-05"} <= set(words)
