@@ -19,6 +19,7 @@ from flows.device_time import cost_table, device_time
 from flows.files import url_of
 from flows.prefect_api import asking
 from flows.run_pages import write_gate, write_lineage
+from flows.summaries import one_line
 from tasks.evaluation.side_by_side import SideBySide
 from tasks.gate import stored_result
 from tasks.manifest import Manifest
@@ -60,7 +61,7 @@ def publish_stage(stage: str, manifest: Manifest, run_folder: Path) -> None:
         if stage == "publish":
             _publish_model(manifest, run_folder)
     except Exception as error:
-        logger.warning("%-9s its artifacts could not be published: %s", stage, _one_line(error))
+        logger.warning("%-9s its artifacts could not be published: %s", stage, one_line(error))
 
 
 def _publish_data_card(manifest: Manifest) -> None:
@@ -100,7 +101,7 @@ def publish_gate(name: str, store: Store, subject: Manifest, check: Check) -> No
             said += f" ([as a page]({page}))" if page else ""
         publish_table(f"gate-{name}", gate_table(result), said, run_folder)
     except Exception as error:
-        logger.warning("%-9s the artifact of its gate could not be published: %s", name, _one_line(error))
+        logger.warning("%-9s the artifact of its gate could not be published: %s", name, one_line(error))
 
 
 @asking(TIMES)
@@ -111,7 +112,7 @@ def publish_comparison(found: SideBySide, answer: Mapping[str, Any]) -> None:
         _markdown("comparison", f"{pages}\n\n{markdown(found)}".lstrip(), f"{len(found.runs)} runs side by side")
         _image("comparison-picture", Path(answer["plot"]), f"{len(found.runs)} runs side by side")
     except Exception as error:
-        logger.warning("%-9s the artifact of the comparison could not be published: %s", "sweep", _one_line(error))
+        logger.warning("%-9s the artifact of the comparison could not be published: %s", "sweep", one_line(error))
 
 
 @asking(TIMES)
@@ -123,11 +124,7 @@ def publish_cost(run_folder: Path, price: float | None) -> None:
             said = "Device-seconds of every attempt" + ("" if price is None else f", at {price:g} a device and hour")
             publish_table("run-cost", rows, said, run_folder)
     except Exception as error:
-        logger.warning("%-9s what the devices cost could not be published: %s", "run", _one_line(error))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        logger.warning("%-9s what the devices cost could not be published: %s", "run", one_line(error))
 
 
 def linked(pages: Mapping[str, Path]) -> str:

@@ -27,7 +27,7 @@ def run_command(
     api: RunApi, recipe: str, overrides: Sequence[str], until: str | None, force: Sequence[str], name: str | None, *,
     verify: bool, as_json: bool, debug: bool,
 ) -> None:  # fmt: skip
-    """Run a recipe and print its summary. Everything that can be refused is refused before anything starts."""
+    """Run a recipe and print its summary. Everything that can be refused is refused before the flow begins."""
     settings = load_recipe(recipe, overrides)
     stages = [stage_named(stage) for stage in force]
     last = stage_named(until or STAGES[-1])

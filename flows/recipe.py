@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flows.gates import GatesConfig
+from flows.summaries import one_line
 from tasks.dedupe import DedupeConfig
 from tasks.errors import RecipeError
 from tasks.evaluate import EvaluateConfig
@@ -111,7 +112,7 @@ def _read(recipe: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"recipe {path} is not YAML: {_one_line(error)}") from error
+        raise RecipeError(f"recipe {path} is not YAML: {one_line(error)}") from error
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise RecipeError(f"recipe {path} must be a mapping of keys to settings, such as `sample: {{size: 60000}}`")
     return settings
@@ -142,7 +143,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
     try:
         value = yaml.load(text, Loader=_UniqueKeys)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"--set {key}: {_short(text)} is not YAML: {_one_line(error)}") from error
+        raise RecipeError(f"--set {key}: {_short(text)} is not YAML: {one_line(error)}") from error
     here = settings
     for depth, step in enumerate(steps[:-1]):
         known = _keys_at(steps[:depth])
@@ -222,7 +223,3 @@ def _explain(error: ValidationError, settings: Mapping[str, Any]) -> str:
 def _short(value: object) -> str:
     text = _REPR.repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -24,7 +24,12 @@ def typed(error: Exception) -> PrefstackError:
     """An error that nobody foresaw, as one that can be read."""
     if isinstance(error, OSError):
         return Surroundings(f"{error.filename or 'the system'}: {error.strerror or error}")
-    said = " ".join(str(error).split())[:500]
+    said = one_line(error)
     if type(error).__module__.partition(".")[0] in ("httpx", "httpcore"):
         return Surroundings(f"the Prefect server or another host cannot be reached: {said}")
     return Surroundings(f"unforeseen {type(error).__name__}: {said}; --debug shows where")
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line that is not too long to be read; its type where it says nothing."""
+    return " ".join(str(error).split())[:500] or type(error).__name__

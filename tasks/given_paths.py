@@ -5,10 +5,14 @@ out  an absolute path, or InputError with one sentence
 """
 
 import os
+import re
 import stat
 from pathlib import Path
+from typing import Final
 
 from tasks.errors import InputError
+
+_NO_TEXT: Final = re.compile(r"[\x00-\x1f\ud800-\udfff]")  # a surrogate is a byte that is no UTF-8
 
 
 def absolute_path(given: str) -> Path:
@@ -35,3 +39,9 @@ def refuse_endless(path: Path, key: str = "") -> None:
         raise InputError(f"{key}{path} is not a regular file")
     if found.st_size == 0:
         raise InputError(f"{key}{path} is empty")
+
+
+def refuse_unreadable_name(name: str, folder: Path) -> None:
+    """InputError where the name of a file in `folder` could not stand in places, manifests and messages."""
+    if _NO_TEXT.search(name):
+        raise InputError(f"{folder} holds a file whose name is not a line of UTF-8: {name!r}; rename it")

@@ -8,7 +8,6 @@ What a file is, its first bytes say and not its name. Rows come one at a time, s
 
 import gzip
 import io
-import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import IO, Any, Final
 
 from tasks.digests import remembered_sha256
 from tasks.errors import InputError
-from tasks.given_paths import absolute_path, refuse_endless
+from tasks.given_paths import absolute_path, refuse_endless, refuse_unreadable_name
 from tasks.manifest import digest_json
 from tasks.sources.json_rows import BOM, READ, Row, array_rows, line_rows
 
@@ -26,8 +25,6 @@ _BATCH: Final = 100  # rows of Parquet decoded at a time
 _FREE: Final = 1 << 28  # bytes that a gzip file may unpack to whatever its size
 _FREE_ROWS: Final = 1_000_000  # that any file may have
 _LEAST_ROW: Final = 50  # bytes of a file that each row beyond them must take; a packed pair takes hundreds
-
-_NO_TEXT: Final = re.compile(r"[\x00-\x1f\ud800-\udfff]")
 
 _PARQUET: Final = b"PAR1"
 _GZIP: Final = b"\x1f\x8b"
@@ -80,8 +77,7 @@ def find_files(given: str, pattern: str | None = None) -> DataFiles:
         raise InputError(f"{path} holds no {wanted}")
     for entry in found:
         refuse_endless(entry)
-        if _NO_TEXT.search(str(entry.relative_to(path))):  # it stands in places, which are a line of text each
-            raise InputError(f"{path} holds a file whose name is not a line of UTF-8: {entry.name!r}; rename it")
+        refuse_unreadable_name(str(entry.relative_to(path)), path)
     return DataFiles(path, sorted(found, key=lambda entry: entry.relative_to(path).as_posix()))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tasks.errors import InputError, RecipeError
+from tasks.given_paths import refuse_endless, refuse_unreadable_name
 from tasks.pairs import is_host
 
 SEVEN_ZIP: Final = b"7z\xbc\xaf\x27\x1c"
@@ -46,8 +47,7 @@ def dumps_at(given: str) -> list[str]:
     if not archives:
         raise InputError(f"{path} is a folder without Posts.xml and without .7z archives: name a dump")
     for archive in archives:
-        if not archive.isprintable():  # it stands in manifests and messages
-            raise InputError(f"{path} holds an archive whose name is not a line of UTF-8: {archive!r}; rename it")
+        refuse_unreadable_name(archive, path)
     return archives
 
 
@@ -66,11 +66,11 @@ def locate(given: str, site: str | None) -> Dump:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             posts = _only(path, "Posts.xml")
-            _refuse_empty(posts)
+            refuse_endless(posts)
             return Dump(path, _site(site, path, [path.name]), False, posts, _beside(posts))
         if not stat.S_ISREG(mode):
             raise InputError(f"{path} is neither a regular file nor a folder")
-        _refuse_empty(path)
+        refuse_endless(path)
         with open(path, "rb") as handle:
             archive = handle.read(len(SEVEN_ZIP)) == SEVEN_ZIP
         if not archive and path.suffix.lower() != ".7z":
@@ -85,12 +85,6 @@ def locate(given: str, site: str | None) -> Dump:
     users = path.with_name(f"{name}-Users{path.suffix}")
     split = name != stem and users.is_file()  # Stack Overflow alone comes as one archive a table
     return Dump(path, _site(site, path, [name, path.parent.name]), True, path, users if split else None)
-
-
-def _refuse_empty(path: Path) -> None:
-    """Before it is read: some files of the system have no size, and who reads them waits for ever."""
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty")
 
 
 def _site(given: str | None, path: Path, names: list[str]) -> str:
@@ -122,7 +116,7 @@ def _only(folder: Path, name: str) -> Path:
 def _beside(posts: Path) -> Path | None:
     found = _named(posts.parent, "Users.xml")
     for users in found:
-        _refuse_empty(users)
+        refuse_endless(users)
     return found[0] if len(found) == 1 and found[0] != posts else None
 
 

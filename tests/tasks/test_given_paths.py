@@ -61,6 +61,12 @@ def test_an_archive_whose_name_is_no_text_is_refused_by_name(tmp_path: Path) -> 
         dumps_at(str(tmp_path))
 
 
+def test_a_name_with_a_no_break_space_is_a_name(tmp_path: Path) -> None:
+    (tmp_path / "my\u00a0dumps").mkdir()
+    (archive := tmp_path / "my\u00a0dumps" / "beer\u3000.stackexchange.com.7z").touch()
+    assert dumps_at(str(tmp_path)) == [str(archive)]
+
+
 def test_a_folder_with_a_lower_case_name_in_it_is_a_dump(tmp_path: Path) -> None:
     (tmp_path / "posts.xml").write_text("<posts />")
     assert dumps_at(str(tmp_path)) == [str(tmp_path)]
