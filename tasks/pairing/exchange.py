@@ -12,6 +12,7 @@ Numbers are signed and in the machine's own order: both ends are on one machine.
 
 from array import array
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -31,4 +32,5 @@ def read_texts(path: Path) -> tuple[list[int], list[bytes]]:
     with open(path, "rb", buffering=_BUFFER) as handle:
         count = array("q", handle.read(8))[0]
         numbers, sizes = (array("q", handle.read(8 * count)).tolist() for _ in range(2))
-        return numbers, [handle.read(size) for size in sizes]
+        whole = handle.read()
+        return numbers, [whole[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]

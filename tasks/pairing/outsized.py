@@ -41,11 +41,10 @@ _ENDLESS: Final = frozenset(
 _SURELY_NONE: Final = ("</", "<p>", "<li>", "<br>")
 
 
-def outsized(html: str) -> bool:
-    """Whether `html` is not to be converted."""
-    # In bytes: to make text small that is not all ASCII takes long, and no other letter becomes one of these four. And
-    # the sign first, which half of the posts have not and which is found at once.
-    may_span = "=" in html and b"span" in html.encode(errors="replace").lower()
+def outsized(html: str, *, cells: bool = True) -> bool:
+    """Whether `html` is not to be converted; `cells`: it may have some."""
+    # In bytes: to make text small that is not all ASCII takes long, and no other letter becomes one of these four.
+    may_span = cells and b"span" in html.encode(errors="replace").lower()
     if may_span and sum(int(span[:6]) for span in _SPAN.findall(html)) > _MOST_SPANNED:
         return True
     if len(html) > LONG and _LONG_TAG.search(html) is not None:

@@ -13,6 +13,8 @@ import pytest
 from tasks.ingest import SourceConfig, ingest_source
 from tasks.manifest import Manifest, total
 from tasks.pair import PairConfig, pair
+from tasks.pairing.markdown import _library
+from tasks.pairing.paragraphs import plain_paragraphs
 from tasks.store import Store
 
 DUMPS = Path(__file__).parents[3] / "shared" / "data" / "stackexchange"
@@ -56,6 +58,16 @@ def test_every_post_is_what_another_parser_reads(source: Any, name: str, tmp_pat
         assert post["license"] == row.get("ContentLicense")
         assert post["owner_name"] == row.get("OwnerDisplayName")
         assert data[post["offset"] :].startswith(b'<row Id="%d"' % post["id"])
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_plain_paragraphs_are_what_the_converter_makes_of_them(source: Any, name: str) -> None:
+    library = _library(name)
+    bodies = pl.read_parquet(source(name)[1].path("posts.parquet"), columns=["body"])["body"].to_list()
+    plain = [(html, text) for html in bodies if (text := plain_paragraphs(html)) is not None]
+    assert len(plain) > len(bodies) / 20
+    for html, text in plain:
+        assert (library.convert(html, library.options).content or "").strip() == text
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -151,6 +151,24 @@ def test_maths_between_dollars_comes_out_as_it_went_in(maths: str) -> None:
     assert f"$${maths}$$" in to_markdown(f"<p>so $${escaped}$$ holds</p>", SITE).text
 
 
+IMAGE = (
+    '<a href="https://x.y/a%20b.png" rel="nofollow noreferrer"><img src="https://x.y/a_b.png?c=d" alt="an image"></a>'
+)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [f"<p>{IMAGE}</p>\n", f"<p>a {IMAGE}b {IMAGE}</p>\n", f"<ul>\n<li>{IMAGE}</li>\n<li>a{IMAGE}</li>\n</ul>\n",
+     f"<blockquote>\n  <p>{IMAGE}</p>\n</blockquote>\n", f"<h2>{IMAGE}</h2>\n\n<p><strong>{IMAGE}</strong></p>\n",
+     f"<p>a\n{IMAGE}</p>\n", f"<p>{IMAGE}\nb</p>\n", f"<p>{IMAGE.replace('an image', 'a [b] &quot;c&quot;')}</p>\n",
+     f"<p>{IMAGE.replace('https://x.y', '')}</p>\n", f"<p>{IMAGE.replace('a_b', 'a (b)')}{IMAGE}</p>\n",
+     f"<p>{IMAGE.replace('alt=', 'title=')} $a$ {IMAGE}</p>\n"],
+)  # fmt: skip
+def test_an_image_in_a_link_comes_out_as_the_thorough_way_writes_it(html: str) -> None:
+    library = _library(SITE)
+    assert to_markdown(html, SITE).text == (library.convert(html, library.options).content or "").strip()
+
+
 def test_the_quick_way_for_plain_posts_gives_what_the_thorough_one_gives() -> None:
     library = _library(SITE)
     plain = [html for html, _ in CASES.values() if _NOT_PLAIN.search(html) is None]
