@@ -42,6 +42,9 @@ SERVER_SETTINGS: Final = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     # How often the automations that wait are looked at: by Prefect's 5 s a lost run would come back after two minutes.
     "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT2S",
+    # A run that is cancelled as its process starts ends without a word, and is Cancelling until the server gives up on
+    # that: by default after 300 s. Of any other run nothing is left after 35 s (a worker gives it 30 s to end).
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "60",
 }
 WORKER_SETTINGS: Final = {
     "DO_NOT_TRACK": "1",
