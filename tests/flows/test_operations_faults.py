@@ -135,6 +135,15 @@ def test_a_cancelled_pipeline_leaves_no_process_and_a_retry_goes_on_from_the_che
     up.await_state("stopped-training-2", "Cancelled", 90)
 
 
+def test_a_run_that_is_cancelled_as_its_process_starts_does_not_stay_so(up: Installation, long: str) -> None:
+    run = up.run("early", recipe=long)
+    until(lambda: up.find("early")["state_name"] not in ("Scheduled", "Late"), 60, "a worker that takes the run")
+    up.set_state(run, type="CANCELLING", name="Cancelling")
+    took = up.await_state("early", "Cancelled", 90)
+    print(f"cancelled at its start: {took:.1f} s")
+    assert not up.processes("PREFECT__FLOW_RUN_ID=")
+
+
 def test_a_run_that_is_killed_goes_on_by_itself_and_is_left_failed_in_the_end(up: Installation, long: str) -> None:
     up.run("killed", deployment="training/training", recipe=long)
     up.await_state("killed", "Running", 120)
