@@ -131,6 +131,7 @@ def test_every_command_of_the_page_runs_on_what_up_gives(installation: Installat
     shell("prefstack run demo --until sample --set work_dir=work", installation.folder, environment, timeout=300)
     ran = 0
     for block in BLOCKS:
+        cancelled = []
         for line in block.splitlines():
             if line == "prefstack up" or line.startswith("export "):
                 continue
@@ -139,5 +140,7 @@ def test_every_command_of_the_page_runs_on_what_up_gives(installation: Installat
             if "deployment run" in line:  # that a run does what it should is another test's business
                 (run,) = installation.ask("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})
                 installation.set_state(run["id"], type="CANCELLING", name="Cancelling")
-                installation.await_state(run["name"], "Cancelled", 90)
+                cancelled.append(run["name"])
+        for name in cancelled:
+            installation.await_state(name, "Cancelled", 90)
     assert ran == len(COMMANDS) - 2
