@@ -171,7 +171,7 @@ class _Worker:
 def main() -> None:
     """Answer requests until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
-    gc.set_threshold(100_000)  # modules hold nothing to collect: to look there took a sixth of the start
+    gc.set_threshold(100_000)  # to look for garbage in modules, which hold none, takes time at each start
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not pass for an answer
     for line in sys.stdin:

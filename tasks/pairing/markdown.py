@@ -40,11 +40,11 @@ _LONGEST_ENVIRONMENT: Final = 4_000  # characters
 _NOT_PLAIN: Final = re.compile(
     r"<(?:(?!/?(?:(?:p|a|em|strong|code|pre|img|h[1-3]|b|i|ul|li|blockquote|hr|br)[ >]|ol>))|/ul>\s*</li>)"
 )
-# The quick way gives up at an image in a link, as the editor makes them, only to go the long way then. Most are of this
-# form, and no character of theirs would be written otherwise in Markdown. (A line end beside one becomes a blank.)
+# The quick way gives up at an image in a link, as the editor makes them, only to go the long way then. Most are a
+# paragraph of this form, and no character of theirs would be written otherwise in Markdown.
 _LINKED_IMAGE: Final = re.compile(
-    r'<a (?<!\n<a )href="(https?://[\w./?=%:-]+)"(?: rel="[a-z ]+")?><img src="(https?://[\w./?=%:-]+)" '
-    r'alt="([\w.,:-]+(?: [\w.,:-]+)*)"></a>(?!\n)',
+    r'<p><a href="(https?://[\w./?=%:-]+)"(?: rel="[a-z ]+")?><img src="(https?://[\w./?=%:-]+)" '
+    r'alt="([\w.,:-]+(?: [\w.,:-]+)*)"></a></p>',
     re.ASCII,
 )
 _GROWTH: Final = 5  # times the HTML; links made absolute and tables in pipes stay far below
@@ -76,8 +76,8 @@ def to_markdown(html: str, site: str) -> Converted:
             hidden = _put_away(html, mark, away)
     options = library.options
     if plain:
-        if '"><img' in html and "</h" not in html:  # in a heading only its words would stay
-            hidden = _LINKED_IMAGE.sub(r"[![\3](\2)](\1)", hidden)
+        if '"><img' in html:
+            hidden = _LINKED_IMAGE.sub(r"<p>[![\3](\2)](\1)</p>", hidden)
         if '"><img' not in hidden:
             options = library.plain_options
     elif "</table>" in hidden:  # without the empty paragraph a table in a div runs into a quotation that follows

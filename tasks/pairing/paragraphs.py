@@ -1,8 +1,8 @@
 r"""The Markdown of a post that is nothing but paragraphs of plain text: some two of five posts are.
 
-The converter gives the same for them (asserted over real posts and made ones) and takes three times as long. What it
-would do anything to but trim, other than to put blanks for tags, is left to it: a character that is a reference or may
-need escaping, an odd blank, a line end inside `<p>` that would begin a list.
+The converter gives the same for them (asserted over real posts and made ones) and takes twice as long. A post is left
+to it that has a tag but `<p>`, a reference, a backslash or maths, a blank that is neither space nor line end, a letter
+that is not ASCII, or a paragraph that begins like a list, a heading or other markup.
 """
 
 import re

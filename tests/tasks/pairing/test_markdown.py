@@ -162,7 +162,9 @@ IMAGE = (
      f"<blockquote>\n  <p>{IMAGE}</p>\n</blockquote>\n", f"<h2>{IMAGE}</h2>\n\n<p><strong>{IMAGE}</strong></p>\n",
      f"<p>a\n{IMAGE}</p>\n", f"<p>{IMAGE}\nb</p>\n", f"<p>{IMAGE.replace('an image', 'a [b] &quot;c&quot;')}</p>\n",
      f"<p>{IMAGE.replace('https://x.y', '')}</p>\n", f"<p>{IMAGE.replace('a_b', 'a (b)')}{IMAGE}</p>\n",
-     f"<p>{IMAGE.replace('alt=', 'title=')} $a$ {IMAGE}</p>\n"],
+     f"<p>{IMAGE.replace('alt=', 'title=')} $a$ {IMAGE}</p>\n", f"<pre><code>a {IMAGE}\n</code></pre>\n",
+     f"<p><code>{IMAGE}</code></p>\n", f'<p><a href="https://q.r/">a {IMAGE}</a></p>\n', f"<p>a\n {IMAGE} b</p>\n",
+     f"<p>{IMAGE}</p>\n\n<p>a</p>\n\n<p>{IMAGE}</p>\n\n<h2>{IMAGE}</h2>\n", f"<p>{IMAGE}{IMAGE}</p>\n"],
 )  # fmt: skip
 def test_an_image_in_a_link_comes_out_as_the_thorough_way_writes_it(html: str) -> None:
     library = _library(SITE)
