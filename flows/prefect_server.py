@@ -10,7 +10,7 @@ transactions wait. With PostgreSQL nothing is changed.
 
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
@@ -30,14 +30,18 @@ class PatientSqlite(AioSqliteConfiguration):
             yield transaction
 
 
+def patient_database() -> AbstractContextManager[None]:
+    """For the time of the context a server in this process has transactions that wait for each other."""
+    url = PREFECT_API_DATABASE_CONNECTION_URL.value()
+    return temporary_database_config(PatientSqlite(connection_url=url) if url.startswith("sqlite") else None)
+
+
 def main() -> None:
     """Start the server with this command line's options; returns when it is told to stop."""
     from prefect.cli import app
 
-    url = PREFECT_API_DATABASE_CONNECTION_URL.value()
-    patient = PatientSqlite(connection_url=url) if url.startswith("sqlite") else None
     sys.argv[1:1] = ["server", "start"]
-    with temporary_database_config(patient):
+    with patient_database():
         app()
 
 

@@ -14,8 +14,11 @@ def main() -> None:
         import uvicorn
         from prefect.server.api.server import create_app
 
+        from flows.prefect_server import patient_database
+
         app = create_app()
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", lifespan="on")
+    with patient_database():
+        uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", lifespan="on")
 
 
 if __name__ == "__main__":

@@ -126,11 +126,14 @@ class Server:
 
 @contextmanager
 def served_at(home: Path, port: int) -> Iterator[Server]:
-    """`prefect server start`, with all its services, on the database in `home`, for the time of the context."""
+    """The server that `prefstack up` starts, with all its services, on the database in `home`, for this context.
+
+    Not a plain `prefect server start`: on a busy machine that loses events (flows/prefect_server.py says why).
+    """
     environment = clean_environment(home, PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1")
     log = (home / "server.log").open("ab")
     process = subprocess.Popen(
-        [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        [sys.executable, "-P", "-m", "flows.prefect_server", "--host", "127.0.0.1", "--port", str(port)],
         env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}/api"
