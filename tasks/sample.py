@@ -90,7 +90,9 @@ def sample(
     def build(work: Workspace) -> dict[str, int]:
         source = deduped.path("pairs.parquet")
         narrow = ["pair_id", "site", "question_id", "cluster"]
-        rows = pl.concat(list(batches(source, narrow))).with_row_index("row")
+        columns = pl.Schema([(name, DEDUPED_SCHEMA[name]) for name in narrow])
+        rows = pl.concat([columns.to_frame(), *(batch.cast(columns) for batch in batches(source, narrow))])
+        rows = rows.with_row_index("row")
         train, held = draw(rows, config, seed, train_seed)
         scratch = work.partial / "scratch"
         for name, part in (("train", train), ("held_out", held)):

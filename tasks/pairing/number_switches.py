@@ -91,7 +91,9 @@ class Switches:
         excluded: pl.Expr = pl.lit(value=False)
         if self.excluded.names:
             excluded = pl.lit(self.excluded.of_pairs(pairs))
-        near = (pl.col("chosen_rank") - pl.col("rejected_rank") < self.min_gap).fill_null(value=False)
+        # Wider, since the difference of two ranks may not fit where the ranks do.
+        gap = pl.col("chosen_rank").cast(pl.Int128) - pl.col("rejected_rank").cast(pl.Int128)
+        near = (gap < self.min_gap).fill_null(value=False)
         earlier: pl.Expr = pl.lit(value=False)
         if self.later_wins:
             earlier = (pl.col("chosen_created") <= pl.col("rejected_created")).fill_null(value=True)

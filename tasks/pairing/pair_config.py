@@ -9,7 +9,7 @@ texts are made for candidates alone. All switches are off by default: the recipe
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tasks.config import StageConfig
 from tasks.pairing.excluded import Excluded, read_excluded
@@ -28,7 +28,7 @@ class PairConfig(StageConfig):
     """Keeps one busy question from filling the sample; null = no cap."""
     include_title: bool = False
     """Put the question's title before its body in the prompt; the recipe uses the body alone."""
-    min_gap: NonNegativeInt = 0
+    min_gap: int = Field(0, ge=0, lt=2**63)
     """Least difference of rank between chosen and rejected, in the rule's units; a tie is never a pair."""
     candidates: PositiveInt | None = None
     """Pairs drawn by keyed rank before any text is converted; null = every pair is a candidate."""

@@ -64,6 +64,7 @@ def test_a_learning_rate_without_a_point_is_a_number_and_not_a_string() -> None:
         ("trian.beta=1", "recipe key 'trian' is not known; did you mean 'train'?"),
         ("ingest.sources=[{pth: a}]", "recipe key 'ingest.sources.0.pth' is not known; did you mean"),
         ("sample.size=0", "recipe key 'sample.size' is 0: it should be greater than 0"),
+        (f"pair.min_gap={2**63}", f"recipe key 'pair.min_gap' is {2**63}: it should be less than {2**63}"),
         ("pair.rule=best", "recipe key 'pair.rule' is 'best': it should be 'pm' or 'votes'"),
         ("train.beta.x=1", "train.beta has no keys below it"),
         ("sample.size", "must look like key.path=value"),

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import RecipeError
 from tasks.manifest import Manifest
+from tasks.ordered import write_ordered
 from tasks.pairs import DEDUPED_SCHEMA
 from tasks.sample import SampleConfig, draw, sample
 from tasks.store import Store, Workspace
@@ -166,3 +168,19 @@ def test_too_few_pairs_name_the_key_what_was_asked_and_what_there_is(deduped: Ma
     with pytest.raises(RecipeError, match=r"sample\.size asks for 100 train pairs, .* there are 90 to train on"):
         sample(Store(tmp_path), deduped, SampleConfig(size=100, held_out=30), seed=42)
     assert not list((tmp_path / "store").glob("sample-*"))
+
+
+@pytest.mark.parametrize("held_out", [0, 5])
+def test_no_pairs_at_all_are_too_few_pairs_and_no_crash(held_out: int, tmp_path: Path):
+    def build(work: Workspace) -> dict[str, int]:
+        work.partial.joinpath("scratch").mkdir()
+        DEDUPED_SCHEMA.to_frame().write_parquet(work.partial / "none.parquet")
+        order = np.empty(0, dtype=np.int64)
+        target = work.folder / "pairs.parquet"
+        write_ordered(work.partial / "none.parquet", target, order, DEDUPED_SCHEMA, work.partial / "scratch")
+        return {"pairs": 0, "kept": 0}
+
+    nothing = Store(tmp_path).stage("dedupe", 1, {}, {}, build)
+    for size in (None, 10):
+        with pytest.raises(RecipeError, match=r"there are 0\b|of the 0 pairs"):
+            sample(Store(tmp_path), nothing, SampleConfig(size=size, held_out=held_out), seed=42)

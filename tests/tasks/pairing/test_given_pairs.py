@@ -69,6 +69,14 @@ def test_the_least_gap_holds_for_pairs_that_come_ready_made(tmp_path: Path) -> N
     gate(store, made, paired.check(3))
 
 
+def test_ranks_as_far_apart_as_ranks_can_be_are_no_small_gap(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    far = {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_rank": 2**63 - 1, "rejected_rank": -(2**63)}
+    told = source(store, "jsonl", [far])
+    for least in (0, 3, 2**63 - 1):
+        assert outcome(pair(store, [told], PairConfig(min_gap=least), 42)).height == 1
+
+
 def test_the_same_pair_in_two_sources_of_one_name_counts_once(tmp_path: Path) -> None:
     store = Store(tmp_path)
     row = {"prompt": "p", "chosen": "a", "rejected": "b"}
