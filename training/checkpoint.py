@@ -111,8 +111,11 @@ def save_checkpoint(
         scratch.rename(place)
         _sync(folder)
         _point(folder, place.name)
-        for old in _newest_first(folder)[_KEPT:]:
-            shutil.rmtree(old)
+        # Any of a later step was refused, or this one would not have been written: they are in no one's way back.
+        found = _newest_first(folder)
+        at = found.index(place)
+        for other in found[:at] + found[at + _KEPT :]:
+            shutil.rmtree(other)
     dist.barrier()
 
 

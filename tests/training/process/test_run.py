@@ -185,6 +185,22 @@ def test_a_torn_checkpoint_is_refused_by_name(undisturbed, tmp_path, damage, wor
     assert refusals == [str(refused.value)]
 
 
+def test_a_checkpoint_that_was_just_written_stays_beside_later_ones_that_were_refused(job_maker):
+    job = job_maker("both-damaged", epochs=12, save_every=40, ranks=1)  # 60 steps
+    with pytest.raises(RanksFailed):
+        run(job, signal_once(job, 0, signal.SIGTERM, at=45))
+    damaged = sorted(job.checkpoints.glob("step-*"))
+    assert len(damaged) == 2
+    for place in damaged:
+        flip_a_byte(place / "state-00000.safetensors")
+    with pytest.raises(RanksFailed) as stopped:
+        run(job, signal_once(job, 0, signal.SIGTERM, at=7))
+    found, refused = find_checkpoint(job.checkpoints, identity(job))
+    assert found is not None and f"stopped on request after step {found.step};" in stopped.value.message
+    assert 7 <= found.step < 40 and not refused
+    assert list(job.checkpoints.glob("step-*")) == [found.folder]
+
+
 def test_a_checkpoint_of_other_numerics_is_refused(undisturbed):
     other = identity(undisturbed) | {"seed": 8}
     with pytest.raises(TrainerError, match="of a training with other seed"):
