@@ -1,10 +1,11 @@
 """Every setting of DPO training, with its unit. Defaults are those of Tulu V2.5 DPO 13B, StackExchange 60k."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 Precision = Literal["bf16", "fp32"]
+_Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class LoraConfig(BaseModel):
@@ -74,7 +75,7 @@ class TrainConfig(BaseModel):
     """What is shuffled in each epoch: `pairs`, or `questions` with all pairs of one behind each other. Pairs of one
     question in the same batch share the computation of its prompt and of the answers that several of them compare, so
     that where few pairs of a question were left out, half of the work is saved; a batch then holds fewer questions."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     """Decay of Adam's first and second moment."""
     adam_eps: PositiveFloat = 1.0e-8
     """Adam's epsilon."""

@@ -157,6 +157,12 @@ def test_losses_equal_trls(config: TrainConfig, trl: str, settings: dict[str, fl
     assert ours == pytest.approx(trl_loss(trl, policy, reference, **settings), rel=1e-6)
 
 
+@pytest.mark.parametrize("betas", [(0.9, 1.0), (1.5, 0.999), (-0.1, 0.999)])
+def test_decays_that_adam_would_not_take_are_refused_with_the_recipe(betas: tuple[float, float]) -> None:
+    with pytest.raises(ValidationError, match="adam_betas"):
+        TrainConfig(adam_betas=betas)
+
+
 def test_smoothing_a_loss_that_has_no_smoothed_form_is_refused() -> None:
     with pytest.raises(ValidationError, match="label_smoothing must be 0 with loss ipo"):
         TrainConfig(loss="ipo", label_smoothing=0.1)
