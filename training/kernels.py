@@ -96,6 +96,8 @@ def flash_attn_varlen(
         *_rows(query, key, value, varlen), varlen.query_bounds, varlen.key_bounds, varlen.longest_query,
         varlen.longest_key, softmax_scale=scaling, causal=True,
         window_size=(-1, -1) if window is None else (window - 1, 0),
+        # Its backward pass adds up in any order unless it is told not to; PyTorch's own reads this by itself.
+        deterministic=torch.are_deterministic_algorithms_enabled(),
     )  # fmt: skip
     return out[None]
 

@@ -97,8 +97,10 @@ def test_blocks_of_any_length_join_without_a_seam(lengths: list[tuple[int, int, 
 
 
 def test_flash_attn_is_called_as_torchs_own_kernel_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    def flash_attn_varlen_func(*given: Any, softmax_scale: float, causal: bool, window_size: tuple[int, int]) -> Tensor:
-        assert causal
+    def flash_attn_varlen_func(
+        *given: Any, softmax_scale: float, causal: bool, window_size: tuple[int, int], deterministic: bool
+    ) -> Tensor:
+        assert causal and deterministic == torch.are_deterministic_algorithms_enabled()
         return flash_by_hand(*given, scale=softmax_scale, window_size=(window_size[0], 0), enable_gqa=True)
 
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=flash_attn_varlen_func))
@@ -107,6 +109,9 @@ def test_flash_attn_is_called_as_torchs_own_kernel_is(monkeypatch: pytest.Monkey
     for window in (None, 20):
         expected = masked_attention(*inputs, pack, window)
         torch.testing.assert_close(kernels.flash_attn_varlen(*inputs, layout, 0.3, window), expected)
+    # As training/run.py asks for it: its backward pass would else add up in another order each time.
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    torch.testing.assert_close(kernels.flash_attn_varlen(*inputs, layout, 0.3, window), expected)
 
 
 def refuses(*_: Any) -> Tensor:
