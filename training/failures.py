@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from training.status import TRANSIENT, Failure, FailureKind, Outcome, read_failures, read_progress
+from training.status import EXIT_NO_SPACE, TRANSIENT, Failure, FailureKind, Outcome, read_failures, read_progress
 
 TAIL_LINES: Final = 200
 
@@ -39,6 +39,10 @@ def diagnose(
     where = "" if progress is None else f" after {progress.done} of {progress.total} {progress.unit}"
     if failures and failures[0].kind != "peer":  # of a lost peer, the peer knows more
         return RanksFailed(failures[0].kind, _at(failures[0]), log_file, tail)
+    for rank, code in codes.items():
+        if code == EXIT_NO_SPACE:
+            message = f"rank {rank} found no space left on the disk of {folder}{where}"
+            return RanksFailed("disk", message, log_file, tail)
     for rank in sorted(first, key=lambda rank: codes[rank] != -signal.SIGKILL):
         if codes[rank] < 0 and memory_killed:
             message = f"rank {rank} was killed{where} since memory ran out; lower train.tokens_per_pack or train.ranks"

@@ -98,7 +98,9 @@ def _start(
 def rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
     """What a rank finds in its environment beside ours; the cores are divided over the ranks."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    allowed = int(os.environ.get("OMP_NUM_THREADS", "0")) or cores
+    # OpenMP takes a list, too: the threads of each level of nesting.
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    allowed = (int(asked) if asked.isdecimal() else 0) or cores
     return {
         LAUNCHER_PID: str(os.getpid()),
         "RANK": str(rank),

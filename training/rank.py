@@ -16,11 +16,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from training.status import EXIT_FAILED, EXIT_STOPPED, Failure, FailureKind, Outcome, TrainerError, write_failure
+from training.status import (
+    EXIT_FAILED,
+    EXIT_NO_SPACE,
+    EXIT_STOPPED,
+    Failure,
+    FailureKind,
+    Outcome,
+    TrainerError,
+    write_failure,
+)
 from training.status import write_outcome as _write_outcome
 
 LAUNCHER_PID: Final = "PREFSTACK_LAUNCHER_PID"
 _PR_SET_PDEATHSIG: Final = 1
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Stop:
@@ -76,7 +86,8 @@ def job_path() -> Path:
 
 
 def run_rank(folder: Path, work: Callable[[Stop], Outcome]) -> int:
-    """Do `work` and return the exit code: 0 finished, 75 stopped on request, 1 failed (said in `folder`)."""
+    """Do `work` and return the exit code: 0 finished, 75 stopped on request, 1 failed (said in `folder`, or 74
+    where that is full)."""
     stop = Stop()
     stop.listen()
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s rank {this_rank()} %(message)s", stream=sys.stderr)
@@ -96,7 +107,7 @@ def kind_of(error: Exception) -> FailureKind:
     """Whose move is next after an error that nobody foresaw."""
     import torch
 
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _FULL:
         return "disk"
     text = str(error).lower()
     if "no space left on device" in text:  # safetensors' own error
@@ -121,8 +132,13 @@ def _failed(folder: Path, kind: FailureKind, message: str, step: int | None) -> 
     if kind == "memory":
         message += "; lower train.tokens_per_pack, or share out more by train.zero_stage and train.ranks"
     logging.getLogger(__name__).error("%s", message)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_failure(folder, Failure(kind, message, this_rank(), step))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_failure(folder, Failure(kind, message, this_rank(), step))
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return EXIT_NO_SPACE
     return EXIT_FAILED
 
 

@@ -12,15 +12,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-# recipe, data, reference, nonfinite, memory, checkpoint, disk, export, bug: the same again next time.
+# recipe, model, data, reference, nonfinite, memory, checkpoint, disk, export, bug: the same again next time.
 # device, rendezvous, peer: may be gone next time.
 FailureKind = Literal[
-    "recipe", "data", "reference", "nonfinite", "memory", "checkpoint", "disk", "export", "bug", "device",
+    "recipe", "model", "data", "reference", "nonfinite", "memory", "checkpoint", "disk", "export", "bug", "device",
     "rendezvous", "peer",
 ]  # fmt: skip
 TRANSIENT: Final[frozenset[str]] = frozenset({"device", "rendezvous", "peer"})
 
 EXIT_FAILED: Final = 1
+EXIT_NO_SPACE: Final = 74  # EX_IOERR: failed, and the disk is too full to say so
 EXIT_STOPPED: Final = 75  # EX_TEMPFAIL: stopped on request, with a checkpoint; start again to go on
 
 

@@ -24,7 +24,8 @@ def rank_device() -> torch.device:
         return torch.device("cpu")
     local, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= here:
-        raise TrainerError("recipe", f"train.ranks asks for {local + 1} GPUs on this host and it has {here}")
+        ranks = os.environ.get("WORLD_SIZE", "1")
+        raise TrainerError("recipe", f"train.ranks asks for {ranks} GPUs on this host and it has {here}")
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 

@@ -20,7 +20,8 @@ from training import launch as launcher
 from training.failures import RanksFailed
 from training.launch import launch
 from training.rank import kind_of
-from training.status import Outcome, Progress
+from training.status import Outcome, Progress, TrainerError
+from training.world import rank_device
 
 PROLOGUE = """
 import json, os, signal, sys, time
@@ -104,6 +105,14 @@ def test_ranks_find_their_number_the_port_and_their_share_of_the_cores(program, 
     assert outcome == Outcome("finished", 3, {"seen": os.getpgrp()})  # in our process group
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("1,1", "1"), ("", None), ("many", None), ("0", None)])
+def test_threads_are_those_of_openmps_first_level_or_as_many_as_cores(asked, threads, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    all_cores = launcher.rank_environment(0, 1, 1)["OMP_NUM_THREADS"]
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert launcher.rank_environment(0, 1, 1)["OMP_NUM_THREADS"] == (threads or all_cores)
+
+
 def test_progress_of_all_ranks_is_added_up(program):
     seen: list[Progress] = []
     ranks = program("""
@@ -150,6 +159,26 @@ def test_the_cause_is_told_and_not_the_lost_peers(program):
     assert failed.value.kind == "nonfinite" and not failed.value.transient
     assert str(ranks.log) in str(failed.value)
     assert any("the loss is not a finite number" in line for line in failed.value.tail)
+
+
+def test_a_disk_too_full_for_a_word_is_named(program):
+    ranks = program("""
+        import training.status
+
+        def full(path, value):
+            raise OSError(28, "No space left on device", str(path))
+
+        def work(stop):
+            write_progress(folder, 0, Progress(3, 9, "steps"))
+            training.status._write = full
+            write_progress(folder, 0, Progress(4, 9, "steps"))
+
+        sys.exit(run_rank(folder, work))
+    """)
+    with pytest.raises(RanksFailed) as failed:
+        ranks.start(ranks=1)
+    assert failed.value.kind == "disk" and not failed.value.transient
+    assert failed.value.message == f"rank 0 found no space left on the disk of {ranks.folder} after 3 of 9 steps"
 
 
 def test_the_tail_of_the_log_is_kept_to_two_hundred_lines(program):
@@ -322,6 +351,16 @@ def test_the_ranks_of_a_launcher_that_is_killed_die_with_it(program):
 )
 def test_unforeseen_errors_are_sorted_by_whose_move_is_next(error, kind):
     assert kind_of(error) == kind
+
+
+def test_more_ranks_than_gpus_are_refused_by_their_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")  # the first that finds none
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(TrainerError, match=r"train\.ranks asks for 8 GPUs on this host and it has 2") as refused:
+        rank_device()
+    assert refused.value.kind == "recipe"
 
 
 def test_the_launcher_loads_no_torch():
