@@ -24,8 +24,10 @@ from training.layout import layout_tag, shares_prompt
 from training.lean import make_lean
 from training.losses import PairLogps
 from training.pack import Pack
+from training.rows import TokenRows
+from training.status import TrainerError
 
-__all__ = ["layout_tag", "load_model", "pack_logps"]
+__all__ = ["check_ids", "layout_tag", "load_model", "pack_logps"]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ def load_model(
     With `lora` it is frozen and has untrained adapters, which depend on the seed (training/adapters.py).
     Its parameters have the names they have in transformers, so state dicts fit both ways, and outside `pack_logps`
     it gives logits as any model does if `layout` is not needed, i.e. on the padded path.
+
+    Raises TrainerError of kind `model` where the folder lacks weights that its config.json asks for.
     """
     if torch.device(device).type == "cpu":
         keep_freed_memory()
@@ -48,7 +52,7 @@ def load_model(
     chosen: dict[str, Any] = {"config": config, "dtype": DTYPES[precision], "local_files_only": True}
     if shares_prompt(config.model_type):
         attention.register()
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention.NAME, **chosen)
+        model = _whole(folder, attn_implementation=attention.NAME, **chosen)
         if lora is not None:
             attach(model, lora, seed)
         model.set_output_embeddings(ScoringHead(model.get_output_embeddings()))
@@ -59,11 +63,37 @@ def load_model(
         log.warning(
             "models of type %s have no shared-prompt path: each answer has its own prompt, padded", config.model_type
         )
-        model = AutoModelForCausalLM.from_pretrained(folder, **chosen)
+        model = _whole(folder, **chosen)
         if lora is not None:
             attach(model, lora, seed)
     loaded: PreTrainedModel = model.to(device).train()
     return loaded
+
+
+def _whole(folder: Path, **chosen: Any) -> PreTrainedModel:
+    """The model, every parameter of it from `folder`: transformers would draw one that is missing at random, and each
+    rank another."""
+    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **chosen)
+    if missing := sorted(found["missing_keys"]):
+        raise TrainerError(
+            "model",
+            f"the model in {folder} lacks {len(missing)} of the weights that its config.json asks for, the first of"
+            f" them {missing[0]}",
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def check_ids(model: PreTrainedModel, rows: TokenRows, folder: Path) -> None:
+    """Raise TrainerError of kind `data` where rows of `folder` hold ids that `model` has no embedding of: a GPU would
+    only say that it is lost."""
+    known, largest = model.get_input_embeddings().weight.shape[0], rows.largest_id()
+    if largest >= known:
+        raise TrainerError(
+            "data",
+            f"{folder} holds the token id {largest} and the model has embeddings of the ids below {known}: its"
+            " tokenizer is another model's, or tokens were added to it alone",
+        )
 
 
 def _add_embeddings_to_the_heads_gradient(model: PreTrainedModel) -> None:

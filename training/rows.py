@@ -70,6 +70,13 @@ class TokenRows(Sequence[TokenRow]):
                 found.append(first.setdefault(prompt.tobytes(), len(found)))
         return tuple(found)
 
+    def largest_id(self) -> int:
+        """The largest token id of all rows."""
+        import pyarrow.compute as pc
+
+        largest = [pc.max(pc.list_flatten(self._table.data.column(column))).as_py() for column in COLUMNS[1:]]
+        return max((found for found in largest if found is not None), default=0)
+
     def lengths(self) -> RowLengths:
         """Tokens of every prompt, chosen and rejected completion, without reading the ids."""
         import pyarrow.compute as pc

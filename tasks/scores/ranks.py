@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from tasks.errors import PrefstackError, RecipeError, StageFailed, Surroundings, TransientStageFailure
+from tasks.errors import InputError, PrefstackError, RecipeError, StageFailed, Surroundings, TransientStageFailure
 from tasks.store import Workspace
 from training.failures import RanksFailed
 from training.launch import STALL_SECONDS, launch
@@ -22,7 +22,8 @@ def run_ranks(
     The ranks see `environment`, or ours without credentials.
 
     Raises StageFailed for what would happen again, TransientStageFailure for what may not, RecipeError where the
-    recipe asks for what this host does not have, Surroundings where the disk is full.
+    recipe asks for what this host does not have, InputError where the model is not whole, Surroundings where the disk
+    is full.
     """
     try:
         return launch(
@@ -40,6 +41,8 @@ def _typed(stage: str, failed: RanksFailed) -> PrefstackError:
     match failed.kind:
         case "recipe":
             return RecipeError(text)
+        case "model":
+            return InputError(text)
         case "disk":
             return Surroundings(text)
         case _:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     GPT2Config,
@@ -27,10 +29,12 @@ from tests.training.pairs import (
     related_rows,
 )
 from training.batch import pack_batch
-from training.forward import load_model, pack_logps
+from training.forward import check_ids, load_model, pack_logps
 from training.head import ScoringHead
 from training.losses import PairLogps
 from training.pack import Pack, make_pack
+from training.rows import load_rows
+from training.status import TrainerError
 
 SHAPE = dict(
     vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -154,6 +158,31 @@ def test_a_model_of_another_family_is_padded_and_says_so(tmp_path: Path, caplog:
     torch.testing.assert_close(logps.chosen, expected.chosen, atol=2e-4, rtol=0)
     torch.testing.assert_close(logps.rejected, expected.rejected, atol=2e-4, rtol=0)
     assert_same_gradients(gradients(ours, logps), gradients(plain, expected))
+
+
+def test_a_model_that_lacks_weights_is_refused_and_not_filled_up_at_random(tmp_path: Path) -> None:
+    GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=1, n_head=4)).save_pretrained(
+        tmp_path / "gpt2"
+    )
+    Qwen2ForCausalLM(Qwen2Config(**SHAPE)).save_pretrained(tmp_path / "qwen2")
+    lost = {"gpt2": "transformer.h.0.ln_1.weight", "qwen2": "model.layers.1.self_attn.q_proj.bias"}
+    for family, name in lost.items():
+        path = tmp_path / family / "model.safetensors"
+        state = load_file(path)
+        del state[name]
+        save_file(state, path, metadata={"format": "pt"})
+        with pytest.raises(TrainerError, match=f"lacks 1 of the weights .* {name}$") as refused:
+            load_model(tmp_path / family, precision="fp32", device="cpu")
+        assert refused.value.kind == "model"
+
+
+def test_ids_that_the_model_has_no_embedding_of_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    rows = {"pair_id": ["a"], "prompt_ids": [[5]], "chosen_ids": [[VOCABULARY]], "rejected_ids": [[7]]}
+    Dataset.from_dict(rows).save_to_disk(tmp_path)
+    model = load_model(tiny_llama, precision="fp32", device="cpu")
+    with pytest.raises(TrainerError, match=f"holds the token id {VOCABULARY} .* ids below {VOCABULARY}:") as refused:
+        check_ids(model, load_rows(tmp_path), tmp_path)
+    assert refused.value.kind == "data"
 
 
 def test_rejected_tokens_of_one_pair_reach_no_other_sequence(tiny_llama: Path) -> None:

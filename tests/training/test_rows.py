@@ -26,6 +26,14 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert [tuple(map(int, lengths)) for lengths in zip(*loaded.lengths(), strict=True)] == LENGTHS
 
 
+def test_the_largest_id_is_that_of_all_three_columns(tmp_path: Path) -> None:
+    for column in ("prompt_ids", "chosen_ids", "rejected_ids"):
+        columns: dict[str, list[object]] = {
+            name: [[3, 90] if name == column else [5], [4]] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+        }
+        assert load_rows(written(tmp_path / column, {"pair_id": ["a", "b"], **columns})).largest_id() == 90
+
+
 def test_a_folder_with_other_columns_is_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "other", {"pair_id": ["a"], "text": ["b"]})
     with pytest.raises(ValueError, match=r"holds the columns \['pair_id', 'text'\]"):

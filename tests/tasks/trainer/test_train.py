@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.errors import RecipeError, StageFailed, Surroundings, TransientStageFailure
+from tasks.errors import InputError, RecipeError, StageFailed, Surroundings, TransientStageFailure
 from tasks.reference import ReferenceConfig, reference
 from tasks.scores.ranks import _typed
 from tasks.store import Silent, Store
@@ -86,6 +86,7 @@ def test_fewer_pairs_than_a_batch_are_told_before_anything_starts(store, tokens_
         ("reference", StageFailed, 5),
         ("bug", StageFailed, 5),
         ("recipe", RecipeError, 2),
+        ("model", InputError, 3),
         ("disk", Surroundings, 1),
         ("killed", TransientStageFailure, 5),
         ("stalled", TransientStageFailure, 5),
