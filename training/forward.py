@@ -5,9 +5,11 @@ its own forward over padded sequences, a prompt each and the head on all positio
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,9 +29,12 @@ from training.pack import Pack
 from training.rows import TokenRows
 from training.status import TrainerError
 
-__all__ = ["check_ids", "layout_tag", "load_model", "pack_logps"]
+__all__ = ["check_ids", "check_lengths", "layout_tag", "load_model", "pack_logps"]
 
 log = logging.getLogger(__name__)
+
+_LEARNED: Final = (".wpe", ".embed_positions")
+"""What a table of positions is called: in GPT-2 and its like, in OPT and its like."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -94,6 +99,33 @@ def check_ids(model: PreTrainedModel, rows: TokenRows, folder: Path) -> None:
             f"{folder} holds the token id {largest} and the model has embeddings of the ids below {known}: its"
             " tokenizer is another model's, or tokens were added to it alone",
         )
+
+
+def check_lengths(model: PreTrainedModel, rows: TokenRows, folder: Path) -> None:
+    """Raise TrainerError of kind `recipe` where rows of `folder` are longer than the model has learned positions, or
+    than those within which what it says of a sequence depends on that sequence alone."""
+    lengths = rows.lengths()
+    longest = int((lengths.prompt + np.maximum(lengths.chosen, lengths.rejected)).max(initial=0))
+    for limit, why in _limits(model):
+        if longest > limit:
+            raise TrainerError(
+                "recipe",
+                f"the longest prompt with an answer in {folder} has {longest} tokens, and {why} {limit}: lower"
+                f" tokenize.max_length to {limit}",
+            )
+
+
+def _limits(model: PreTrainedModel) -> Iterator[tuple[int, str]]:
+    config = model.config
+    known = int(getattr(config, "max_position_embeddings", None) or 0)
+    if known and any(name.endswith(_LEARNED) for name, _ in model.named_modules()):
+        yield known, "the model has learned positions up to"
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = str(rope.get("rope_type"))
+    # Their frequencies are chosen in each pass by the longest sequence in it, for all others too.
+    within = {"dynamic": known, "longrope": int(rope.get("original_max_position_embeddings") or known)}.get(kind)
+    if within:
+        yield within, f"positions of rope type {kind} depend on the other sequences of a pass beyond"
 
 
 def _add_embeddings_to_the_heads_gradient(model: PreTrainedModel) -> None:

@@ -34,7 +34,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     from training.engine import Engine, tensorboard
     from training.export import gather, silent
     from training.fit import pack_settings
-    from training.forward import check_ids, load_model
+    from training.forward import check_ids, check_lengths, load_model
     from training.layout import shares_prompt
     from training.losses import PairLogps
     from training.memory import DeviceKind
@@ -81,6 +81,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
     checkpoint, refused = choose_checkpoint(job, identity)
     model = load_model(job.model, precision=config.precision, device=device, lora=config.lora, seed=job.seed)
     check_ids(model, rows, job.rows)
+    check_lengths(model, rows, job.rows)
     shared_prompt = shares_prompt(model.config.model_type)
     if checkpoint is not None:
         checkpoint.load_weights(model)

@@ -32,7 +32,7 @@ def score(job: ScoreJob, stop: Stop) -> Outcome:
     import numpy as np
     import torch
 
-    from training.forward import check_ids, load_model, pack_logps
+    from training.forward import check_ids, check_lengths, load_model, pack_logps
     from training.pack import make_pack
     from training.rows import load_rows
     from training.world import rank_device
@@ -44,6 +44,7 @@ def score(job: ScoreJob, stop: Stop) -> Outcome:
     wanted = [(one, load_rows(one.rows), np.load(one.only).tolist()) for one in job.sets]
     for one, rows, _ in wanted:
         check_ids(model, rows, one.rows)
+        check_lengths(model, rows, one.rows)
     total, done = sum(len(numbers) for _, _, numbers in wanted), 0
     write_progress(job.folder, rank, Progress(done, total, "pairs"))
     for one, rows, numbers in wanted:

@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
@@ -29,7 +31,7 @@ from tests.training.pairs import (
     related_rows,
 )
 from training.batch import pack_batch
-from training.forward import check_ids, load_model, pack_logps
+from training.forward import check_ids, check_lengths, load_model, pack_logps
 from training.head import ScoringHead
 from training.losses import PairLogps
 from training.pack import Pack, make_pack
@@ -40,6 +42,13 @@ SHAPE = dict(
     vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=512, initializer_range=0.2,
 )  # fmt: skip
+
+SHORT = {"max_position_embeddings": 64}
+DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+LONGROPE = {
+    "rope_type": "longrope", "factor": 8.0, "rope_theta": 1e4, "original_max_position_embeddings": 64,
+    "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
+}  # fmt: skip
 
 
 def scored(model: PreTrainedModel, packs: list[Pack]) -> PairLogps:
@@ -183,6 +192,34 @@ def test_ids_that_the_model_has_no_embedding_of_are_refused(tiny_llama: Path, tm
     with pytest.raises(TrainerError, match=f"holds the token id {VOCABULARY} .* ids below {VOCABULARY}:") as refused:
         check_ids(model, load_rows(tmp_path), tmp_path)
     assert refused.value.kind == "data"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=64, n_embd=32, n_layer=1, n_head=4)), "learned"),
+        (LlamaForCausalLM(LlamaConfig(**SHAPE | SHORT, rope_parameters=DYNAMIC)), "rope type dynamic depend"),
+        (LlamaForCausalLM(LlamaConfig(**SHAPE, rope_parameters=LONGROPE)), "rope type longrope depend"),
+    ],
+)
+def test_rows_beyond_what_a_models_positions_can_tell_apart_are_refused(
+    model: PreTrainedModel, said: str, tmp_path: Path
+) -> None:
+    for longest, refused in ((64, False), (65, True)):
+        rows = {"pair_id": ["a"], "prompt_ids": [[5] * 40], "chosen_ids": [[6]], "rejected_ids": [[7] * (longest - 40)]}
+        Dataset.from_dict(rows).save_to_disk(tmp_path / str(longest))
+        loaded = load_rows(tmp_path / str(longest))
+        if refused:
+            with pytest.raises(TrainerError, match=f"has 65 tokens, and .*{said}.* 64: lower tokenize.max_length"):
+                check_lengths(model, loaded, tmp_path)
+        else:
+            check_lengths(model, loaded, tmp_path)
+
+
+def test_no_other_model_is_asked_how_long_its_rows_are(tiny_llama: Path, tmp_path: Path) -> None:
+    rows = {"pair_id": ["a"], "prompt_ids": [[5] * 4000], "chosen_ids": [[6]], "rejected_ids": [[7]]}
+    Dataset.from_dict(rows).save_to_disk(tmp_path)
+    check_lengths(load_model(tiny_llama, precision="fp32", device="cpu"), load_rows(tmp_path), tmp_path)
 
 
 def test_rejected_tokens_of_one_pair_reach_no_other_sequence(tiny_llama: Path) -> None:
