@@ -33,7 +33,7 @@ from tasks.pairs import DROPPED_SCHEMA, PAIR_SCHEMA, pair_id_expr
 from tasks.store import Store, Workspace
 from tasks.workers import MAX_WORKERS, cores
 
-VERSION = 5  # bump when the bytes this stage writes would change
+VERSION = 6  # bump when the bytes this stage writes would change
 
 BATCH: Final = 20_000  # pairs whose texts are held at once: about 200 MB
 HELD: Final = 256_000_000  # bytes of pairs that wait in memory for the others; those beyond it wait in files

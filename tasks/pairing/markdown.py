@@ -34,12 +34,18 @@ _AWAY: Final = re.compile(
 _QUOTE: Final = re.compile("[> ]*")
 _ENVIRONMENT_END: Final = re.compile(r"\\end\{([a-zA-Z]+\*?)\}")
 _LONGEST_ENVIRONMENT: Final = 4_000  # characters
-# Over posts with no other tags than these the library's quick way gives the same in half the time, or better: what
-# follows a list in a quotation stays out of the list. It knows not where a numbered list starts, and has other bullets
-# for a list in a list.
+# Over posts with no other tags than these the library's quick way gives the same in half the time. It knows not where a
+# numbered list starts, has other bullets for a list in a list, and leaves out the outer one of two quotations that
+# begin together.
 _NOT_PLAIN: Final = re.compile(
-    r"<(?:(?!/?(?:(?:p|a|em|strong|code|pre|img|h[1-3]|b|i|ul|li|blockquote|hr|br)[ >]|ol>))|/ul>\s*</li>)"
+    r"<(?:(?!/?(?:(?:p|a|em|strong|code|pre|img|h[1-3]|b|i|ul|li|blockquote|hr|br)[ >]|ol>))|/ul>\s*</li>"
+    r"|blockquote>\s*<blockquote>)"
 )
+# In a quotation the library puts a paragraph right below the list before it, which makes it part of the last item, and
+# one quotation right below another, which makes them one: a paragraph of the first goes on in the second.
+_AFTER_LIST: Final = re.compile(r"(?<=</[uo]l>)(?=\s*<p>)")
+_AFTER_QUOTATION: Final = re.compile(r"(?<=</blockquote>)(?=\s*<blockquote)")
+_BETWEEN: Final = "{0}x{0}"  # no stand-in, which has a number
 # The quick way gives up at an image in a link, as the editor makes them, only to go the long way then. Most are a
 # paragraph of this form, and no character of theirs would be written otherwise in Markdown.
 _LINKED_IMAGE: Final = re.compile(
@@ -80,7 +86,11 @@ def to_markdown(html: str, site: str) -> Converted:
             hidden = _LINKED_IMAGE.sub(r"<p>[![\3](\2)](\1)</p>", hidden)
         if '"><img' not in hidden:
             options = library.plain_options
-    elif "</table>" in hidden:  # without the empty paragraph a table in a div runs into a quotation that follows
+    if "</blockquote>" in hidden:
+        hidden, mark = _apart(hidden, mark)
+    if (
+        not plain and "</table>" in hidden
+    ):  # without the empty paragraph a table in a div runs into a quotation that follows
         hidden = hidden.replace("</table>", "</table><p></p>")
     if '<pre class="lang-none ' in hidden:
         hidden = hidden.replace('<pre class="lang-none ', '<pre class="')
@@ -89,6 +99,8 @@ def to_markdown(html: str, site: str) -> Converted:
     except library.failures:  # what it panics at, too: lists in preformatted text, and what else no editor makes
         return Converted("", False)
     text = result.content or ""
+    if mark is not None and (between := _BETWEEN.format(mark)) in text:
+        text = re.sub(f"(?m)^[> ]*{between}\n|{between}", "", text)
     if away:
         text = _put_back(text, str(mark), away)
     warnings = result.warnings
@@ -96,6 +108,16 @@ def to_markdown(html: str, site: str) -> Converted:
         return Converted("", False)
     complete = not warnings or all(str(warning.kind) != "depth_limit_exceeded" for warning in warnings)
     return Converted(text.strip(), complete)
+
+
+def _apart(html: str, mark: str | None) -> tuple[str, str | None]:
+    """`html` with something between a list and a paragraph, and between a quotation and the next, which has a mark."""
+    html = _AFTER_LIST.sub("<div></div>", html)
+    if _AFTER_QUOTATION.search(html) is not None:
+        mark = mark or next((mark for mark in _MARKS if mark not in html), None)
+        if mark is not None:
+            html = _AFTER_QUOTATION.sub(f"<p>{_BETWEEN.format(mark)}</p>", html)
+    return html, mark
 
 
 def _put_away(html: str, mark: str, away: list[str]) -> str:

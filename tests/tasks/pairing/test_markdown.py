@@ -42,6 +42,29 @@ CASES = {
     "a list ends in a quotation": (
         "<blockquote>\n<ul>\n<li>a</li>\n</ul>\n<p>b</p>\n</blockquote>", "> - a\n>\n>\n> b"
     ),
+    "a list ends in a quotation with more markup": (
+        "<blockquote>\n<ol>\n<li>a</li>\n</ol>\n<p>b <sup>1</sup></p>\n</blockquote>", "> 1. a\n>\n>\n> b <sup>1</sup>"
+    ),
+    "a list ends in a quotation in a list": (
+        "<ol>\n<li>\n<p>a</p>\n<blockquote>\n<ul>\n<li>q</li>\n</ul>\n<p>r</p>\n</blockquote>\n</li>\n</ol>",
+        "1. a\n   > - q\n   >\n   >\n   > r",
+    ),
+    "a quotation below another": (
+        "<blockquote>\n<p>a</p>\n</blockquote>\n<blockquote>\n<p>b</p>\n</blockquote>\n<p>c</p>", "> a\n\n> b\n\nc"
+    ),
+    "a quotation below another in a list": (
+        "<ul>\n<li>\n<p>a</p>\n<blockquote>\n<p>q</p>\n</blockquote>\n<blockquote>\n<p>\\$$r$ <kbd>s</kbd></p>\n"
+        "</blockquote>\n</li>\n</ul>",
+        "- a\n  > q\n\n  > \\$$r$ `s`",
+    ),
+    "a quotation below another in a quotation": (
+        "<blockquote>\n<blockquote>\n<p>a</p>\n</blockquote>\n<blockquote>\n<p>b</p>\n</blockquote>\n</blockquote>",
+        "> > a\n>\n>\n> > b",
+    ),
+    "a quotation begins with a quotation": (
+        "<p>a</p>\n<blockquote>\n<blockquote>\n<pre><code>b\n</code></pre>\n</blockquote>\n<p>c</p>\n</blockquote>",
+        "a\n> > ```\n> > b\n> > ```\n>\n> c",
+    ),
     "numbered list": ("<ol>\n<li>a</li>\n<li>b</li>\n</ol>", "1. a\n2. b"),
     "quotation": ("<blockquote>\n<p>q</p>\n<p>r</p>\n</blockquote>\n<p>s</p>", "> q\n>\n> r\n\ns"),
     "heading and rule": ("<h2>T</h2>\n<hr>\n<p>x</p>", "## T\n\n---\n\nx"),
