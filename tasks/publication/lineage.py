@@ -63,7 +63,7 @@ def source_facts(manifest: Manifest) -> dict[str, Any]:
     if not isinstance(facts, Mapping):
         return {"source": portable(facts)}
     path = facts.get("path")
-    local = isinstance(path, str) and "file" in facts and not path.startswith(("http://", "https://"))
+    local = isinstance(path, str) and "file" in facts and not path.lower().startswith(("http://", "https://"))
     kept = portable({key: value for key, value in facts.items() if not (local and key == "path")})
     assert isinstance(kept, dict)
     return kept
@@ -83,7 +83,7 @@ def portable(value: Any) -> Any:
 
 
 def _portable_text(text: str) -> str:
-    if text.startswith(("http://", "https://")):
+    if text.lower().startswith(("http://", "https://")):
         parts = urlsplit(text)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     if text.startswith(("file://", "~")) or PurePosixPath(text).is_absolute():

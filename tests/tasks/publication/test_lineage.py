@@ -25,6 +25,7 @@ def manifest(stage: str, counts: dict[str, int], **source: Any) -> Manifest:
         (r"C:\dumps\beer.7z", "beer.7z"),
         (Path("/srv/beer.7z"), "beer.7z"),
         ("https://ann:secret@dumps.example.com/beer.7z?token=1#x", "https://dumps.example.com/beer.7z"),
+        ("HTTPS://ann:secret@dumps.example.com/beer.7z?token=1#x", "https://dumps.example.com/beer.7z"),
         ("allenai/tulu-2-13b@main", "allenai/tulu-2-13b@main"),
         ("beer.7z", "beer.7z"),
         ({"a": ["/x/y", 1, None, 0.5, True]}, {"a": ["y", 1, None, 0.5, True]}),
