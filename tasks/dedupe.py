@@ -36,7 +36,7 @@ from tasks.duplicates.near_duplicates import near_texts
 from tasks.duplicates.near_pairs import NEAR_REASONS, Levels, hubs, in_turn, near_reasons
 from tasks.manifest import Manifest, reasons
 from tasks.ordered import write_ordered
-from tasks.pairing.contamination import CONTAMINATED, DecontaminateConfig, benchmark_files, read_benchmark
+from tasks.pairing.contamination import CONTAMINATED, WORDS, DecontaminateConfig, benchmark_files, read_benchmark
 from tasks.pairs import DEDUPED_SCHEMA
 from tasks.store import External, Store, Workspace
 
@@ -68,7 +68,7 @@ class DedupeConfig(StageConfig):
         settings = super().identity()
         benchmarks = settings.pop("decontaminate")
         if benchmarks.pop("paths"):
-            settings["decontaminate"] = benchmarks
+            settings["decontaminate"] = benchmarks | {"words": WORDS}
         return settings
 
 

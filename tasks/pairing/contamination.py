@@ -3,8 +3,9 @@
 in   files of prompts (`dedupe.decontaminate`): text with one a line, JSON Lines, a JSON array, gzip of either, Parquet
 out  for each normalised text that shares `ngram` words in a row with a prompt: which one
 
-Words are runs of letters and digits, case folded, so that neither markup nor punctuation hides them. A prompt of fewer
-words is met only by a text of just these words. Stretches are compared as the 64-bit hashes of duplicates/shingles.py:
+Words are runs of letters and digits, case folded, so that neither markup nor punctuation hides them; the address of a
+link or an image is none of them, nor are the tags of what is raised or lowered. A prompt of fewer words is met only by
+a text of just these words. Stretches are compared as the 64-bit hashes of duplicates/shingles.py:
 12 bytes for each word of the benchmark, and the texts pass by in batches.
 """
 
@@ -27,7 +28,11 @@ from tasks.errors import InputError
 from tasks.sources.data_files import SUFFIXES, find_files, read_rows
 
 CONTAMINATED: Final = "contaminated"
+WORDS: Final = 2  # bump when other words would be found in the same text
 _WORD: Final = re.compile(r"[^\W_]+")
+_UNSEEN: Final = re.compile(
+    r"(?<=\])\((?:https?|mailto):[^\s()]*+(?:\([^\s()]*+\)[^\s()]*+)*+(?: \"[^\"]{0,300}\")?\)|</?su[bp]>"
+)
 _FILTER: Final = 1 << 20  # least entries of the table that is asked before the sorted hashes; 16 to a hash otherwise
 
 
@@ -148,8 +153,8 @@ def read_benchmark(files: Sequence[BenchmarkFile], config: DecontaminateConfig) 
 
 
 def in_words(text: str) -> str:
-    """The words of a normalised text, a blank between them."""
-    return " ".join(_WORD.findall(text))
+    """The words that a reader sees of a normalised Markdown text, a blank between them."""
+    return " ".join(_WORD.findall(_UNSEEN.sub("", text)))
 
 
 def _prompts(path: Path, column: str) -> Iterator[tuple[str, str]]:

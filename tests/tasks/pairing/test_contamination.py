@@ -63,6 +63,25 @@ def run(pairs: Manifest, **keys: Any) -> tuple[Manifest, list[str], dict[str, st
     return done, pl.read_parquet(done.path("pairs.parquet"))["prompt"].to_list(), places
 
 
+def test_neither_links_nor_raised_and_lowered_letters_hide_a_prompt(paired: MakePairs, tmp_path: Path) -> None:
+    (tmp_path / "bench.txt").write_text(
+        "Area in m2 of this one with H2O and CO2 near the lake at 103 kPa, a[i](x) and A (b)\n", "utf-8"
+    )
+    marked = (
+        'Area in m<sup>2</sup> of [this one](https://a.com/x_(y)?z=1 "Two words") with H<sub>2</sub>O and '
+        "CO<sub>2</sub> near [the **lake**](https://b.org/y) at 10<sup>3</sup> kPa, a[i](x) and [A](http://c.d/e) (b)"
+    )
+    pairs = paired([(marked, "a", "b"), (marked.replace("this one", "that one"), "c", "d")])
+    done, stays, _ = run(pairs, paths=[str(tmp_path / "bench.txt")], ngram=19)
+    assert done.counts["dropped.contaminated"] == 1
+    assert len(stays) == 1 and "that one" in stays[0]
+
+
+def test_links_without_end_are_read_in_time_in_proportion() -> None:
+    for piece in ("](http:", "](http:)", "](http:(a", '](http:a "', "(a)", "<sup>"):
+        assert in_words("](http:" + piece * (1_000_000 // len(piece))) is not None
+
+
 def test_a_pair_that_shares_thirteen_words_goes_and_names_the_line(paired: MakePairs, tmp_path: Path) -> None:
     bench = tmp_path / "bench.txt"
     bench.write_text(f"Another prompt of no importance.\n\n{PROMPT}\n", "utf-8")
