@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
@@ -17,6 +18,10 @@ from tasks.keyed import keyed_ranks
 from tasks.pairing.candidates import Rules
 from tasks.pairing.number_switches import NUMBER_REASONS
 from tasks.pairs import DROPPED_SCHEMA
+
+_LEFT_SCHEMA: Final = pl.Schema(
+    {"source": pl.Int64(), "row": pl.UInt32(), "pair_id": pl.String(), "site": pl.String(), "question_id": pl.Int64()}
+)
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,13 @@ class GivenPairs:
 
 
 def given_pairs(paths: Sequence[Path], known: pl.Series, rules: Rules) -> GivenPairs:
-    """What stays of the pairs in `paths`. Of two with one name the second is dropped; `known` names others."""
+    """What stays of the pairs in `paths`. Of two with one name the second is dropped; `known` names others.
+
+    The cap is that of a question, whichever of `paths` its pairs are in.
+    """
     found = GivenPairs()
-    for path in paths:
+    left = [pl.DataFrame(schema=_LEFT_SCHEMA)]
+    for number, path in enumerate(paths):
         table = pl.scan_parquet(path).select(rules.switches.given_columns()).collect()
         judged = table.select("pair_id", "site", "question_id", reason=rules.switches.given_verdicts(table))
         del table
@@ -54,10 +63,13 @@ def given_pairs(paths: Sequence[Path], known: pl.Series, rules: Rules) -> GivenP
             dropped = gone.select("pair_id", reason=pl.lit(reason), place=place)
             found.dropped = pl.concat([found.dropped, dropped])
         rows = rows.filter(pl.col("reason").is_null())
-        kept = _capped(rows, rules)
-        found.counts["capped"] += rows.height - kept.height
-        found.sources.append(Given(path, kept.select("row", "pair_id")))
-        known = pl.concat([known, kept["pair_id"]])
+        left.append(rows.select(pl.lit(number).alias("source"), pl.exclude("reason")).cast(_LEFT_SCHEMA))
+        known = pl.concat([known, rows["pair_id"]])
+    every = pl.concat(left)
+    kept = _capped(every, rules)
+    found.counts["capped"] += every.height - kept.height
+    for number, path in enumerate(paths):
+        found.sources.append(Given(path, kept.filter(pl.col("source") == number).select("row", "pair_id")))
     return found
 
 
@@ -72,4 +84,4 @@ def _capped(rows: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         return rows
     ranked = many.with_columns(key=keyed_ranks(rules.seed, "cap", many["pair_id"])).sort("key", "pair_id")
     few = ranked.filter(pl.int_range(pl.len()).over("site", "question_id") < cap).drop("key")
-    return pl.concat([rows.filter(~over), few]).sort("row")
+    return pl.concat([rows.filter(~over), few]).sort("source", "row")

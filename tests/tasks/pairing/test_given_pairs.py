@@ -58,6 +58,23 @@ def test_the_cap_holds_where_a_source_tells_its_questions_and_only_there(tmp_pat
     assert sorted(kept) == sorted(sorted(every, key=lambda name: keyed_rank(42, "cap", name))[:3])
 
 
+def test_the_cap_of_a_question_holds_over_all_sources_that_tell_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one = source(store, "paired", [paired_row(1, number) for number in range(8)], name="a")
+    two = source(store, "paired", [paired_row(1, number) for number in range(8, 16)], name="b")
+    pairs = outcome(made := pair(store, [one, two], PairConfig(max_pairs_per_question=3), 42))
+    assert (pairs.height, made.counts["capped"]) == (3, 13)
+    assert pairs.equals(outcome(pair(Store(tmp_path / "other"), [two, one], PairConfig(max_pairs_per_question=3), 42)))
+
+
+def test_what_the_cap_left_out_does_not_come_in_with_a_copy_of_its_source(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    told = source(store, "paired", [paired_row(1, number) for number in range(8)])
+    made = pair(store, [told, told], PairConfig(max_pairs_per_question=3), 42)
+    assert outcome(made).height == 3
+    assert (made.counts["capped"], made.counts["dropped.duplicate_id"]) == (5, 8)
+
+
 def test_the_least_gap_holds_for_pairs_that_come_ready_made(tmp_path: Path) -> None:
     store = Store(tmp_path)
     rows = [
