@@ -3,7 +3,7 @@
 Code is masked like prose: most of what leaks stands in logs and configurations. What is reserved for examples or for
 nobody in particular stays, since masking it would only spoil code: addresses of example.com and its like (RFC 2606,
 6761), private, loopback, link-local and documentation networks (`ipaddress.is_global`), git@HOST, and the public
-resolvers 1.1.1.1 and 8.8.8.8. A text that merely looks like it stays, too:
+resolvers 1.1.1.1 and 8.8.8.8, and images such as icon@2x.png. A text that merely looks like it stays, too:
 
     IPv4   four single digits (1.2.3.4 is mostly a version); after a word such as "version", v, / or >=, or grown
            together with letters, digits or further dots: 91.0.4472.124, v10.20.30.40, Chrome/99.10.20.30, 1.3.6.1.4.1
@@ -27,10 +27,10 @@ _EMAIL: Final = re.compile(
     r"(?<![\w.+%-])(?P<name>[A-Za-z0-9_%+-]{1,64}+(?:\.[A-Za-z0-9_%+-]{1,64}+){0,8}+)@"
     r"(?P<host>(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}+\.){1,8}[A-Za-z]{2,24})(?![\w@-])"
 )
-_IPV4: Final = re.compile(r"(?<![\w.:+-])(?<![^/]/)(?:\d{1,3}\.){3}\d{1,3}(?!\.?[\w]|[-+]\w)(?:(?=:\d)|(?![:@]))")
+_IPV4: Final = re.compile(r"(?<![\w.:+-])(?<![\w.~)}$-]/)(?:\d{1,3}\.){3}\d{1,3}(?!\.?[\w]|[-+]\w)(?:(?=:\d)|(?![:@]))")
 _IPV6: Final = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])")
 _PHONE: Final = re.compile(
-    r"(?<![\w.,/=+(-])(?:\+1[ .-]?\(?[2-9]\d\d\)?[ .-]?[2-9]\d\d[ .-]?\d{4}"
+    r"(?<![\w.,/=+-])(?<!\w\()(?:\+1[ .-]?\(?[2-9]\d\d\)?[ .-]?[2-9]\d\d[ .-]?\d{4}"
     r"|\+[1-9]\d{0,2}(?:[ .-]?\(\d{1,4}\))?(?:[ .-]?\d{1,4}){2,6}"
     r"|(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-.])[2-9]\d\d[-. ]\d{4})(?![\w/=+]|[-.,]\d)"
 )
@@ -39,6 +39,7 @@ _VERSION: Final = re.compile(
 )
 _NOBODY: Final = frozenset({"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4"})
 _RESERVED: Final = re.compile(r"(?:.*\.)?(?:example\.(?:com|net|org)|example|test|invalid|localhost|local)\Z", re.I)
+_SCALED: Final = re.compile(r"[1-9]x\.[a-z]+", re.I)  # icon@2x.png, the same image for a finer screen
 # A text without it has nothing to mask.
 _MAYBE: Final = r"@|\d\.\d{1,3}\.\d|\+\d|\d{3}\)?[-. ]?\d{3}|[23][0-9A-Fa-f]{3}:"
 
@@ -84,7 +85,8 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
 
 
 def _is_email(found: re.Match[str]) -> bool:
-    return found["name"].lower() != "git" and _RESERVED.fullmatch(found["host"]) is None
+    host = found["host"]
+    return found["name"].lower() != "git" and _RESERVED.fullmatch(host) is None and _SCALED.fullmatch(host) is None
 
 
 def _is_ip(found: re.Match[str]) -> bool:

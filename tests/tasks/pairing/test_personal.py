@@ -27,6 +27,14 @@ from tests.tasks.test_pair import answer, outcome, question, write_dump
         ("call +1-212-736-5000", "call PHONE_NUMBER"),
         ("(212) 736-5000 or 212-736-5000", "PHONE_NUMBER or PHONE_NUMBER"),
         ("tel:+442079460000", "tel:PHONE_NUMBER"),
+        (
+            "us (+49 221 1234567; 212-736-5000) or her (212-736-5000)",
+            "us (PHONE_NUMBER; PHONE_NUMBER) or her (PHONE_NUMBER)",
+        ),
+        (
+            "Connected to /93.184.216.34:8080 and host/93.184.216.34",
+            "Connected to /IP_ADDRESS:8080 and host/93.184.216.34",
+        ),
     ],
 )
 def test_personal_data_is_masked(text: str, masked: str) -> None:
@@ -49,6 +57,7 @@ def test_personal_data_is_masked(text: str, masked: str) -> None:
         "std::vector a::b 12:30:45 2019:10:22 ::1 fe80::1 2001:db8::1",
         "+1 for this; x+1234567890; + 4.5; +1.23456789; +123456789",
         "2014-01-21 1234567890 3.14159-26535 978-3-16-148410-0 10.1000/182 555-0123 (212) 555-0123",
+        "icon@2x.png logo-big@3x.jpg f(+1234567890) call(212-736-5000) lib/93.10.20.30/x ~/93.10.20.30",
         "[1]: https://bread.stackexchange.com/a/1234567890",
     ],
 )
