@@ -4,6 +4,7 @@ in   an archive, a folder, a file, a URL or a hub data set
 out  posts.parquet or pairs.parquet, dropped.parquet
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -102,7 +103,11 @@ def _ingest_dump(store: Store, source: SourceConfig, path: str) -> Manifest:
             "kind": "dump", "site": dump.site, "path": source.path, "file": archive.name,
             "size": archive.stat().st_size, "sha256": digest,
         }  # fmt: skip
-        return read_dump(dump, limits, work)
+        counts = read_dump(dump, limits, work)
+        read = {"source": archive} | ({} if dump.users is None else {"users": dump.users})
+        for name, file in read.items():
+            _refuse_changed(file, remembered_sha256(file, store.work_dir) != inputs[name].digest, work)
+        return counts
 
     return store.stage("source", VERSION, {"kind": "dump", "site": dump.site}, inputs, build)
 
@@ -136,7 +141,9 @@ def _ingest_rows(
                 "file": files.root.name, "files": len(files.paths), "size": files.size(), "sha256": digest,
             }  # fmt: skip
             rows = read_rows(files, columns, source.max_ratio)
-            return read(with_columns(rows, texts, source.kind, str(files.root)), work)
+            counts = read(with_columns(rows, texts, source.kind, str(files.root)), work)
+            _refuse_changed(files.root, files.digest(store.work_dir) != digest, work)
+            return counts
 
     return store.stage("source", VERSION, config, {"source": External(digest)}, build)
 
@@ -161,6 +168,14 @@ def with_columns(rows: Iterator[Row], texts: Sequence[str], kind: str, shown: st
         raise InputError(f"{shown} has no row")
     if not found:
         raise InputError(f"{shown} is not of kind {kind}: none of its {number} rows has the columns {', '.join(texts)}")
+
+
+def _refuse_changed(path: Path, changed: bool, work: Workspace) -> None:
+    """InputError where the file is another one by now: nothing may be found by the digest of what was not read."""
+    if changed:
+        for entry in work.partial.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        raise InputError(f"{path} was changed while it was read: run again when it is whole")
 
 
 def check_digest(source: SourceConfig, digest: str) -> None:
