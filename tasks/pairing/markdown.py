@@ -44,7 +44,7 @@ _NOT_PLAIN: Final = re.compile(
 # In a quotation the library puts a paragraph right below the list before it, which makes it part of the last item, and
 # one quotation right below another, which makes them one: a paragraph of the first goes on in the second.
 _AFTER_LIST: Final = re.compile(r"(?<=</[uo]l>)(?=\s*<p>)")
-_AFTER_QUOTATION: Final = re.compile(r"(?<=</blockquote>)(?=\s*<blockquote)")
+_AFTER_QUOTATION: Final = re.compile(r"(?<=</blockquote>)(?=(?:\s|<!--[^<>]*-->)*+<blockquote)")
 _BETWEEN: Final = "{0}x{0}"  # no stand-in, which has a number
 # The quick way gives up at an image in a link, as the editor makes them, only to go the long way then. Most are a
 # paragraph of this form, and no character of theirs would be written otherwise in Markdown.

@@ -52,6 +52,9 @@ CASES = {
     "a quotation below another": (
         "<blockquote>\n<p>a</p>\n</blockquote>\n<blockquote>\n<p>b</p>\n</blockquote>\n<p>c</p>", "> a\n\n> b\n\nc"
     ),
+    "a quotation below another with the comment between that keeps them apart": (
+        "<blockquote>\n<p>a</p>\n</blockquote>\n<!-- -->\n<blockquote>\n<p>b</p>\n</blockquote>", "> a\n\n> b"
+    ),
     "a quotation below another in a list": (
         "<ul>\n<li>\n<p>a</p>\n<blockquote>\n<p>q</p>\n</blockquote>\n<blockquote>\n<p>\\$$r$ <kbd>s</kbd></p>\n"
         "</blockquote>\n</li>\n</ul>",
