@@ -111,7 +111,7 @@ def train(job: TrainJob, stop: Stop) -> Outcome:
             if not finite:
                 skipped.meet(step + 1, "the loss", batch, losses)
             elif step == skipped.total:  # no update was made so far
-                check_first_loss(totals, job.reference)
+                check_first_loss(totals, job.reference, config.precision)
             rate = learning_rate(config, step, total)
             norm = engine.step(rate, leave_out=not finite)
             if finite and not math.isfinite(norm):

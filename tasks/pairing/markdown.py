@@ -88,9 +88,8 @@ def to_markdown(html: str, site: str) -> Converted:
             options = library.plain_options
     if "</blockquote>" in hidden:
         hidden, mark = _apart(hidden, mark)
-    if (
-        not plain and "</table>" in hidden
-    ):  # without the empty paragraph a table in a div runs into a quotation that follows
+    # Without the empty paragraph a table in a div runs into a quotation that follows.
+    if not plain and "</table>" in hidden:
         hidden = hidden.replace("</table>", "</table><p></p>")
     if '<pre class="lang-none ' in hidden:
         hidden = hidden.replace('<pre class="lang-none ', '<pre class="')
