@@ -10,11 +10,12 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,6 @@ class Leftover:
     """A folder that may go, and why."""
 
     path: Path
-    bytes: int
     why: str
 
 
@@ -55,11 +55,12 @@ def collect(work_dir: Path, keep: int, remove: bool, say: Callable[[str], None])
     wanted, unsure = referred(work_dir, runs)
     found: list[dict[str, Any]] = []
     logps = None if unsure else usable_logps(work_dir, runs, wanted, say)
-    for leftover in chain(leftovers(work_dir, wanted, unsure=bool(unsure)), _logps_left(work_dir, logps)):
+    left = [*leftovers(work_dir, wanted, unsure=bool(unsure)), *_logps_left(work_dir, logps)]
+    for leftover, size in zip(left, freed_bytes([leftover.path for leftover in left]), strict=True):
         outcome = "would be removed"
         if remove:
             outcome = "removed" if _remove(work_dir, leftover.path) else "in use: left"
-        found.append({"folder": str(leftover.path), "bytes": leftover.bytes, "why": leftover.why, "outcome": outcome})
+        found.append({"folder": str(leftover.path), "bytes": size, "why": leftover.why, "outcome": outcome})
     for run in unsure:
         say(f"{run}: its recipe cannot be planned from here, so what is unfinished or of the last hour is kept")
     freed = sum(entry["bytes"] for entry in found if entry["outcome"] != "in use: left")
@@ -76,7 +77,7 @@ def gc_text(answer: dict[str, Any]) -> str:
     if not answer["folders"]:
         return f"nothing to remove; runs looked at: {runs}"
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("folder", overflow="fold")
+    table.add_column("folder", no_wrap=True, overflow="fold")
     table.add_column("size", justify="right")
     table.add_column("why")
     table.add_column("")
@@ -112,26 +113,26 @@ def leftovers(work_dir: Path, wanted: set[str], *, unsure: bool) -> Iterator[Lef
         if folder.name in wanted or not folder.is_dir() or (unsure and _age(folder) < YOUNG):
             continue
         if folder.name.startswith(_SCRATCH):
-            yield Leftover(folder, _bytes(folder), "left by a build that was killed")
+            yield Leftover(folder, "left by a build that was killed")
         elif Manifest.read(folder) is None:
-            yield Leftover(folder, _bytes(folder), "without a manifest")
+            yield Leftover(folder, "without a manifest")
         else:
-            yield Leftover(folder, _bytes(folder), "no run refers to it")
+            yield Leftover(folder, "none of these runs refers to it")
     if unsure:
         return
     for folder in _folders(work_dir / "partial"):
         if folder.name not in wanted:
-            yield Leftover(folder, _bytes(folder), "unfinished, and no run goes on with it")
+            yield Leftover(folder, "unfinished, and no run goes on with it")
     for folder in _folders(work_dir / "downloads"):
         if folder.name not in wanted and _age(folder) > YOUNG:
-            yield Leftover(folder, _bytes(folder), f"downloaded ({_names(folder)}), and in no run's recipe")
+            yield Leftover(folder, f"downloaded ({_names(folder)}), and in no run's recipe")
 
 
 def _logps_left(work_dir: Path, usable: set[str] | None) -> Iterator[Leftover]:
     """Old folders of log-probs that are not in `usable`; none where that is None."""
     for folder in _folders(work_dir / "logps"):
         if usable is not None and folder.name not in usable and _age(folder) > YOUNG:
-            yield Leftover(folder, _bytes(folder), "log-probs that no run can use")
+            yield Leftover(folder, "log-probs that no run can use")
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -217,6 +218,8 @@ def _remove(work_dir: Path, folder: Path) -> bool:
     with _lock(folder / ".lock" if downloaded else work_dir / "locks" / f"{name}.lock") as ours:
         if not ours:
             return False
+        if not folder.exists():  # it went with the folder that took its name
+            return True
         doomed = folder.with_name(f".old-{name}") if not folder.name.startswith(".old-") else folder
         if doomed != folder:
             shutil.rmtree(doomed, ignore_errors=True)
@@ -246,8 +249,20 @@ def _age(folder: Path) -> float:
     return time.time() - folder.stat().st_mtime
 
 
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+def freed_bytes(folders: Sequence[Path]) -> list[int]:
+    """What is freed with each folder where all of them go in this order: a file counts where its last name goes."""
+    seen: Counter[tuple[int, int]] = Counter()
+    sizes = []
+    for folder in folders:
+        size = 0
+        for path in folder.rglob("*"):
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode):
+                file = (found.st_dev, found.st_ino)
+                seen[file] += 1
+                size += found.st_size if seen[file] == found.st_nlink else 0
+        sizes.append(size)
+    return sizes
 
 
 def _size(count: float) -> str:

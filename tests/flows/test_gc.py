@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.gc import collect, gc_text
+from flows.gc import collect, freed_bytes, gc_text
 from flows.plain import plain_steps
 from flows.recipe import load_recipe
 from flows.runs import follow, open_run, store_of
@@ -119,6 +119,21 @@ def test_checkpoints_of_a_run_that_can_be_retried_stay_and_those_of_no_run_go(wo
     assert [Path(entry["folder"]).name for entry in done["folders"]] == [stray.name]
     assert done["bytes"] == 1000
     assert mine.is_dir() and not stray.exists()
+
+
+def test_a_file_of_several_names_counts_once_and_only_where_the_last_of_them_goes(tmp_path: Path) -> None:
+    # As the weights of a model are: made by train, and linked into what publish publishes.
+    for name in ("train", "publish", "kept"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "train" / "weights").write_bytes(b"x" * 1000)
+    os.link(tmp_path / "train" / "weights", tmp_path / "publish" / "weights")
+    (tmp_path / "publish" / "card").write_bytes(b"x" * 10)
+    (tmp_path / "publish" / "link").symlink_to(tmp_path / "train" / "weights")
+    (tmp_path / "train" / "log").write_bytes(b"x" * 100)
+    os.link(tmp_path / "train" / "log", tmp_path / "kept" / "log")
+    assert freed_bytes([tmp_path / "train", tmp_path / "publish"]) == [0, 1010]
+    assert freed_bytes([tmp_path / "train"]) == [0]
+    assert freed_bytes([tmp_path / "kept", tmp_path / "train"]) == [0, 100]
 
 
 def test_a_download_that_no_kept_recipe_names_goes_and_one_that_is_being_fetched_stays(work_dir: Path) -> None:
