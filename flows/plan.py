@@ -53,6 +53,8 @@ def plan_text(answer: dict[str, Any]) -> str:
     for stage, entry in answer["stages"].items():
         state = Text("reused", "green") if entry["reused"] else "would run"
         table.add_row(stage, state, "; ".join(entry["missing"]) or entry["folder"] or "")
+    if all(entry["reused"] for entry in answer["stages"].values()):
+        return rendered(table, "nothing would run: every stage is reused")
     return rendered(table, *_prerequisites(answer["prerequisites"]), *needs_text(answer["needs"]))
 
 

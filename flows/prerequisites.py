@@ -1,7 +1,7 @@
-"""What training and evaluation need beside the core, asked when the run starts and not when its data or model is made.
+"""What model, training and evaluation need beside the core, asked when the run starts and not when its data is made.
 
-Optional packages, tokens of judge and annotator, the files of local tasks, the tool alpaca_eval. Only a stage that
-would be built needs them.
+A model's name that names something, optional packages, tokens of judge and annotator, the files of local
+tasks, the tool alpaca_eval. Only a stage that would be built needs them.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,6 +25,7 @@ from tasks.evaluation.examination import (
 from tasks.evaluation.judge_client import judge_token
 from tasks.evaluation.suite import benchmarks
 from tasks.manifest import Manifest
+from tasks.model import named_model
 from tasks.store import Report, Silent, Store
 
 Check = tuple[str, Callable[[], object]]
@@ -47,6 +48,11 @@ def refuse_unmet(store: Store, recipe: Recipe, until: Stage) -> None:
 
 def unmet(store: Store, recipe: Recipe, until: Stage = "publish") -> Iterator[Unmet]:
     """What the run up to `until` would miss on this host, the quickest to find first."""
+    if STAGES.index(until) >= STAGES.index("model"):
+        try:
+            named_model(recipe.model)
+        except RecipeError as error:
+            yield Unmet("model", error)
     if STAGES.index(until) < STAGES.index(FIRST):
         return
     evaluates = STAGES.index(until) >= STAGES.index("evaluate")

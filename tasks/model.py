@@ -38,15 +38,25 @@ def start_model(store: Store, model: str) -> Manifest:
     when `model` names nothing that can be, InputError when its files are damaged, Surroundings when the hub does not
     answer.
     """
+    named = named_model(model)
+    if isinstance(named, str):
+        return _built_in(store, named)
+    if isinstance(named, Path):
+        return _folder(store, named)
+    return _hub(store, *named)
+
+
+def named_model(model: str) -> str | Path | tuple[str, str]:
+    """What `model` names: a built-in name, a folder, or a hub id with its revision. RecipeError where it is none."""
     if model in BUILT_IN:
-        return _built_in(store, model)
+        return model
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return _folder(store, folder)
+        return folder
     named = _HUB.fullmatch(model)
     if folder.exists() or named is None or Path(model).is_absolute():
         raise RecipeError(
-            f"model: {model!r} is neither a built-in name ({', '.join(BUILT_IN)}), nor a folder, "
+            f"model: {model!r} is neither a built-in name ({', '.join(BUILT_IN)}), nor a folder here, "
             "nor a hub id with revision (org/name@revision)"
         )
     if named["revision"] is None or named["revision"] in _MOVING:
@@ -54,7 +64,7 @@ def start_model(store: Store, model: str) -> Manifest:
             f"model: {model!r} is no folder here, and as a hub id it needs a revision that stays what it is: "
             f"{named['repo']}@COMMIT"
         )
-    return _hub(store, named["repo"], named["revision"])
+    return named["repo"], named["revision"]
 
 
 def _built_in(store: Store, name: str) -> Manifest:
