@@ -94,7 +94,7 @@ def await_server(
                     return
                 said = f"it answered {answer.status}"
         except urllib.error.HTTPError as error:
-            said = f"it answered {error.code}"
+            said = f"it answered {error.code}" + ("; does its address end in /api?" if error.code == 404 else "")
         except (OSError, ValueError) as error:
             said = str(error)
         if server is None:

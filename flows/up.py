@@ -93,12 +93,13 @@ def up(port: int, files_port: int, work_dir: Path, pools: Sequence[str]) -> None
             worker.start()
         for line in deploy_all(Path.cwd(), logs / "deploy.log"):
             say(line)
-        say(_where(url, files, work_dir, pools))
+        end = "the workers, then the server" if ours else "the workers; the server stays"
+        say(_where(url, files, work_dir, pools) + f"\nready; Ctrl-C stops {end}")
         try:
             with replacing_silent(workers, say):
                 watch([*server, *workers.values()])
         except KeyboardInterrupt:
-            say("stopping: the workers first (a run gets 30 s to end), then the server ...")
+            say(f"stopping {end} (a run gets 30 s to end) ...")
     say("stopped; `prefstack up` goes on where this ended")
 
 
@@ -189,7 +190,10 @@ def _configured(url: str) -> Iterator[None]:
 @contextmanager
 def _files(work_dir: Path, port: int) -> Iterator[str]:
     if _taken(port):
-        raise Surroundings(f"port {port}, for the files of the runs, is taken: name another --files-port")
+        raise Surroundings(
+            f"port {port}, for the files of the runs, is taken: one `prefstack up` a machine is enough; if none is at "
+            "work, name another --files-port"
+        )
     with serve_files(work_dir, port) as url:
         yield url
 
@@ -215,7 +219,6 @@ def _where(url: str, files: str, work_dir: Path, pools: Sequence[str]) -> str:
         f"  In other shells: export PREFECT_API_URL={url}",
         "  A run:           prefect deployment run pipeline/pipeline --param recipe=demo",
         "",
-        "ready; Ctrl-C stops the workers, then the server",
     ])  # fmt: skip
 
 
