@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from flows.options import DebugOpt, ForceOpt, JsonOpt, RecipeArg, SetOpt, WorkDirOpt, print_answer
+from flows.options import STAGE_NAMES, DebugOpt, ForceOpt, JsonOpt, RecipeArg, SetOpt, WorkDirOpt, print_answer
 from flows.quiet import quieten
 from flows.result_commands import add_result_commands
 from flows.server import run_api
@@ -39,7 +39,7 @@ add_result_commands(app)
 def run(
     recipe: RecipeArg,
     overrides: SetOpt = [],  # noqa: B006
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="The last stage to do.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help=f"The last stage to do: {STAGE_NAMES}.")] = None,
     force: ForceOpt = [],  # noqa: B006
     name: Annotated[str | None, typer.Option(help="Name of the run; the default tells recipe and time.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check digests of reused files, not only sizes.")] = False,
@@ -70,7 +70,12 @@ def plan(
 
 @app.command()
 def show(
-    target: Annotated[str, typer.Argument(metavar="RUN|FOLDER", help="A run's name, `latest`, or a stage folder.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|FOLDER", help="A run's name, `latest` (begun last, finished or not), or a stage folder."
+        ),
+    ],
     work_dir: WorkDirOpt = Path("runs"),
     as_json: JsonOpt = False,
     debug: DebugOpt = False,
@@ -83,7 +88,7 @@ def show(
 
 @app.command()
 def trace(
-    pair_id: Annotated[str, typer.Argument(metavar="PAIR_ID", help="Such as beer.stackexchange.com/1/4/7.")],
+    pair_id: Annotated[str, typer.Argument(metavar="PAIR_ID", help="Such as cooking-robots.example.com/395/396/397.")],
     run_name: Annotated[str, typer.Option("--run", help="The run to look in.")] = "latest",
     work_dir: WorkDirOpt = Path("runs"),
     as_json: JsonOpt = False,
@@ -191,7 +196,7 @@ def main() -> NoReturn:
     except PrefstackError as error:
         status = _fail(error, arguments, as_json)
     except TyperException as error:
-        status = _fail(RecipeError(f"{error.format_message()} (see `prefstack --help`)"), arguments, as_json)
+        status = _misused(error, arguments, as_json)
     except (KeyboardInterrupt, typer.Abort):
         status = _interrupted(as_json)
     except BrokenPipeError:
@@ -201,6 +206,14 @@ def main() -> NoReturn:
         status = _fail(typed(error), arguments, as_json)
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _misused(error: TyperException, arguments: list[str], as_json: bool) -> int:
+    said, context = error.format_message(), getattr(error, "ctx", None)
+    if not said:  # nothing was asked, and the help has been printed
+        return RecipeError.status
+    help_of = context.command_path if context else "prefstack"
+    return _fail(RecipeError(f"{said} (see `{help_of} --help`)"), arguments, as_json)
 
 
 def _fail(error: PrefstackError, arguments: list[str], as_json: bool) -> int:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from flows.runs import find_run
 from flows.show import rendered
+from flows.summaries import stopped
 from tasks.errors import RecipeError
 from tasks.evaluation.side_by_side import Judged, SideBySide, side_by_side
 from tasks.manifest import Manifest, digest_json
@@ -55,8 +56,7 @@ def judged_run(folder: Path) -> Judged:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     if "evaluate" not in summary["stages"]:
         if summary["error"]:
-            stage, said = summary["error"]["stage"], summary["error"]["message"]
-            raise RecipeError(f"run {name} stopped at {stage} and has no evaluation: {said}")
+            raise RecipeError(f"run {name} has no evaluation: it {stopped(summary)}")
         last = list(summary["stages"])[-1] if summary["stages"] else "nothing"
         raise RecipeError(f"run {name} has no evaluation: it has come to {last}; run it until evaluate to compare it")
     evaluated = Manifest.read(folder / "stages" / "evaluate")
@@ -74,7 +74,8 @@ def compare_text(answer: dict[str, Any]) -> str:
     """What a person reads of `compare_runs`."""
     runs = answer["runs"]
     results = Table(title="held-out pairs", box=SIMPLE_HEAD, title_justify="left")
-    for column in ("run", *runs[0]["settings"]):
+    results.add_column("run", no_wrap=True, overflow="fold")
+    for column in runs[0]["settings"]:
         results.add_column(column, overflow="fold")
     for column in ("accuracy (95 % interval)", "at equal length", "longer answer", "margin", "loss", "pairs"):
         results.add_column(column, justify="right")
@@ -97,7 +98,7 @@ def _paired_table(paired: dict[str, Any]) -> Table:
     against = paired["versus"][0]["against"]
     title = f"against {against}, on {paired['pairs']:,} shared pairs of {paired['questions']:,} questions"
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
-    table.add_column("run", overflow="fold")
+    table.add_column("run", no_wrap=True, overflow="fold")
     for column in ("accuracy, points", "95 % interval", "right alone", "other alone", "p", "adjusted p"):
         table.add_column(column, justify="right")
     for one in paired["versus"]:

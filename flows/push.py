@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.runs import find_run
+from flows.summaries import stopped
 from tasks.errors import RecipeError
 from tasks.manifest import Manifest
 from tasks.publication.hub_push import push
@@ -14,10 +15,12 @@ def push_run(run: str, repo: str, work_dir: Path, *, private: bool) -> dict[str,
     """Push what the run has published; RecipeError where it has published nothing."""
     folder = find_run(run, work_dir)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    published = Manifest.read(folder / "stages" / "publish") if "publish" in summary["stages"] else None
-    if published is None:
-        said = f": it stopped at {summary['error']['stage']}" if summary["error"] else ""
+    if "publish" not in summary["stages"]:
+        said = f": it {stopped(summary)}" if summary["error"] else ""
         raise RecipeError(f"run {folder.name} has published no model{said}; run its recipe to the end before pushing")
+    published = Manifest.read(folder / "stages" / "publish")
+    if published is None:
+        raise RecipeError(f"the model of run {folder.name} is no longer in the store: run its recipe again to push it")
     return {"run": folder.name, **push(published, repo, private=private), "error": None}
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.runs import brief, find_run
+from flows.summaries import stopped
 from tasks.errors import RecipeError
 from tasks.manifest import Manifest
 from tasks.reports.further_tables import FurtherTable, further_tables
@@ -105,11 +106,12 @@ def run_text(summary: dict[str, Any], work_dir: Path | None) -> str:
         parts += further_parts(further)
     for check, reason in summary.get("waived", {}).items():
         parts.append(Text.assemble(("waived", "yellow"), f" {check}: {reason}"))
-    if summary["model"]:
+    if summary["model"] and Path(summary["model"]).is_dir():
         parts.append(f"model   {summary['model']}\nreport  {Path(summary['model']).parent / 'report.html'}")
+    elif summary["model"]:
+        parts.append(f"model   {summary['model']} is no longer there: run its recipe again to have it")
     if summary["error"]:
-        error = summary["error"]
-        parts.append(Text.assemble(("stopped", "red"), f" at {error['stage']}: {error['message']}"))
+        parts.append(Text.assemble(("stopped", "red"), stopped(summary).removeprefix("stopped")))
     return rendered(*parts)
 
 

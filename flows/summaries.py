@@ -20,6 +20,13 @@ def failure(error: PrefstackError, stage: str | None) -> dict[str, Any]:
     return {"status": error.status, "stage": stage, "kind": error.kind, "message": str(error)}
 
 
+def stopped(summary: Summary) -> str:
+    """Where the run of a summary stopped, and why; only an error that the run wrote down itself names its stage."""
+    error, done = summary["error"], list(summary["stages"])
+    where = f" at {error['stage']}" if error["stage"] else f" after {done[-1]}" if done else ""
+    return f"stopped{where}: {error['message']}"
+
+
 def typed(error: Exception) -> PrefstackError:
     """An error that nobody foresaw, as one that can be read."""
     if isinstance(error, OSError):

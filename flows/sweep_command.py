@@ -55,7 +55,8 @@ def _written(path: Path) -> dict[str, Any]:
 def sweep_text(answer: dict[str, Any]) -> str:
     """What a person reads at the end of a sweep: what each run built and reused, then the comparison."""
     table = Table(box=SIMPLE_HEAD, title=f"sweep {answer['sweep']}", title_justify="left")
-    for column in ("run", *answer["runs"][0]["settings"], "", "built", "reused"):
+    table.add_column("run", no_wrap=True, overflow="fold")
+    for column in (*answer["runs"][0]["settings"], "", "built", "reused"):
         table.add_column(column, overflow="fold")
     for run in answer["runs"]:
         built = [stage for stage, entry in run["stages"].items() if not entry["reused"]]

@@ -7,6 +7,7 @@ import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from flows.recipe import STAGES
 from flows.runs import find_run
 from flows.show import rendered
 from tasks.errors import RecipeError
@@ -44,6 +45,9 @@ def trace_pair(pair_id: str, run: str, work_dir: Path) -> dict[str, Any]:
             f"pair {pair_id!r} is not among the pairs or the dropped rows of run {folder.name}: a tie, a pair over the "
             "cap or one that was no candidate is counted only, or the id is of another source"
         )
+    for link in sorted((folder / "stages").glob("*")):
+        if link.name in STAGES and link.name not in stages:
+            fate[link.name] = {"outcome": "no longer in the store: run its recipe again to see it"}
     sources = [manifest for name, manifest in stages.items() if name == "ingest" or name.startswith("ingest-")]
     return {
         "pair_id": pair_id,
@@ -99,7 +103,11 @@ def trace_text(answer: dict[str, Any]) -> str:
     fate.add_column("stage")
     fate.add_column("what became of it", overflow="fold")
     for stage, entry in answer["stages"].items():
-        facts = ", ".join(f"{name} {value}" for name, value in entry.items() if name != "outcome" and value is not None)
+        facts = ", ".join(
+            f"{name.replace('_', ' ')} {f'{value:.2f}' if isinstance(value, float) else value}"
+            for name, value in entry.items()
+            if name != "outcome" and value is not None
+        )
         fate.add_row(stage, entry["outcome"] + (f": {facts}" if facts else ""))
     source = answer["source"]
     text = "source unknown" if source is None else f"source  {source.get('path')}\nsha256  {source.get('sha256')}"

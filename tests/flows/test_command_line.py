@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from flows.options import STAGE_NAMES
+from flows.recipe import STAGES
 from tests.flows.conftest import PREFSTACK, Outcome, Shell
 
 
@@ -43,6 +45,27 @@ def test_a_wrong_command_line_is_refused_before_anything_starts(shell: Shell, ar
     assert answer["error"]["status"] == 2
     assert said in answer["error"]["message"]
     assert not (shell.folder / "runs").exists()
+
+
+def test_no_command_is_answered_with_the_help_and_a_wrong_one_names_the_help_that_fits(shell: Shell) -> None:
+    nothing = shell.run()
+    assert nothing.status == 2 and "Usage: prefstack" in nothing.out and "prefstack: " not in nothing.err
+    assert refused(shell.run("run", "demo", "--what"), 2).endswith("(see `prefstack run --help`)")
+    assert refused(shell.run("rnu"), 2).endswith("(see `prefstack --help`)")
+
+
+def test_the_help_names_the_stages_that_there_are() -> None:
+    assert ", ".join(STAGES) == STAGE_NAMES
+
+
+@pytest.mark.parametrize("model", ["gpt2", "/no/such/model", "smollm2-135m-instrukt"])
+def test_a_model_that_nothing_is_called_is_refused_before_any_data_are_read(served: Shell, model: str) -> None:
+    done = served.run("run", "demo", "--set", f"model={model}", "--json")
+    assert repr(model) in refused(done, 2)
+    assert json.loads(done.out)["stages"] == {}
+    assert not (served.folder / "runs" / "store").exists()
+    done = served.run("run", "demo", "--set", f"model={model}", "--until", "ingest", "--json")
+    assert list(json.loads(done.out)["stages"]) == ["ingest"]  # which needs none
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_runs_that_cannot_be_compared_are_named(finished: Make, tmp_path: Path) 
         compare_runs(["good"], tmp_path)
     recipe = load_recipe("demo", [f"work_dir={tmp_path}"])
     open_run("stopped", recipe).fail(InputError("a.7z is damaged"), "ingest")
-    with pytest.raises(RecipeError, match=r"run stopped stopped at ingest and has no evaluation: a\.7z is damaged"):
+    with pytest.raises(RecipeError, match=r"run stopped has no evaluation: it stopped at ingest: a\.7z is damaged"):
         compare_runs(["good", "stopped"], tmp_path)
     open_run("young", recipe).write()
     with pytest.raises(RecipeError, match="run young has no evaluation: it has come to nothing"):

@@ -117,4 +117,8 @@ def test_what_has_changed_or_was_never_published_is_not_pushed(shell: Shell, hub
     card.write_text(FILES["model/README.md"].replace("Tiny", "Tony"))
     done = pushed(shell, hub.url, "done", "me/tiny")
     assert done.status == 3 and "has other bytes in model/README.md" in done.err
+    published.folder.rename(published.folder.with_name("gone"))
+    done = pushed(shell, hub.url, "done", "me/tiny")
+    assert done.status == 2 and "the model of run done is no longer in the store" in done.err
+    published.folder.with_name("gone").rename(published.folder)
     assert hub.repos == [] and Path(card).exists()

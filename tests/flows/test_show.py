@@ -1,5 +1,6 @@
 """What `prefstack show` prints of what else the models were asked."""
 
+from pathlib import Path
 from typing import Any
 
 from flows.runs import brief
@@ -29,6 +30,23 @@ def test_rows_that_were_skipped_and_dropped_stand_beside_those_that_are_there() 
     assert brief({"rows": 1_010, "pairs": 1_000, "skipped.bad_id": 4, "skipped.orphan": 6, "dropped.empty": 0}) == (
         "1,010 rows, 1,000 pairs, 10 skipped"
     )
+
+
+def test_a_run_says_where_it_stopped_and_one_that_was_interrupted_what_was_done() -> None:
+    run: dict[str, Any] = {"run": "r", "stages": {}, "metrics": None, "model": None}
+    error = {"status": 130, "stage": None, "kind": "interrupted", "message": "cancelled"}
+    assert run_text(run | {"error": error}, None).endswith("stopped: cancelled")
+    done = {"reused": False, "seconds": 1.0, "counts": {}, "folder": "/w/store/pair-1"}
+    assert run_text(run | {"error": error, "stages": {"pair": done}}, None).endswith("stopped after pair: cancelled")
+    damaged = error | {"stage": "ingest", "message": "a.7z is damaged"}
+    assert run_text(run | {"error": damaged}, None).endswith("stopped at ingest: a.7z is damaged")
+
+
+def test_a_model_that_is_no_longer_in_the_store_is_not_shown_as_if_it_were(tmp_path: Path) -> None:
+    run = {"run": "r", "stages": {}, "metrics": None, "model": str(tmp_path / "model"), "error": None}
+    assert "is no longer there: run its recipe again" in " ".join(run_text(run, None).split())
+    (tmp_path / "model").mkdir()
+    assert "no longer" not in run_text(run, None) and "report.html" in run_text(run, None)
 
 
 def test_no_name_of_an_author_or_a_file_is_markup() -> None:
