@@ -10,10 +10,8 @@ import fcntl
 import json
 import os
 import shutil
-import stat
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any, Final
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from flows.gc_bytes import freed_bytes
 from flows.gc_logps import usable_logps
 from flows.plain import Steps, plain_steps
 from flows.recipe import load_recipe
@@ -247,22 +246,6 @@ def _last_sign(run: Path) -> float:
 
 def _age(folder: Path) -> float:
     return time.time() - folder.stat().st_mtime
-
-
-def freed_bytes(folders: Sequence[Path]) -> list[int]:
-    """What is freed with each folder where all of them go in this order: a file counts where its last name goes."""
-    seen: Counter[tuple[int, int]] = Counter()
-    sizes = []
-    for folder in folders:
-        size = 0
-        for path in folder.rglob("*"):
-            found = path.lstat()
-            if stat.S_ISREG(found.st_mode):
-                file = (found.st_dev, found.st_ino)
-                seen[file] += 1
-                size += found.st_size if seen[file] == found.st_nlink else 0
-        sizes.append(size)
-    return sizes
 
 
 def _size(count: float) -> str:

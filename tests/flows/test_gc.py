@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.gc import collect, freed_bytes, gc_text
+from flows.gc import collect, gc_text
+from flows.gc_bytes import freed_bytes
 from flows.plain import plain_steps
 from flows.recipe import load_recipe
 from flows.runs import follow, open_run, store_of
