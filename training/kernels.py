@@ -29,12 +29,15 @@ class Heads(NamedTuple):
     query: int
     key: int
     size: int
+    windowed: bool = False
+    """Whether some layer sees a window of the keys only."""
 
     @classmethod
     def of(cls, config: Any) -> "Heads":
         """Those of a Llama-like config.json."""
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return cls(config.num_attention_heads, config.num_key_value_heads, size)
+        windowed = getattr(config, "sliding_window", None) is not None
+        return cls(config.num_attention_heads, config.num_key_value_heads, size, windowed)
 
 
 class Varlen(NamedTuple):
@@ -125,6 +128,7 @@ def first_that_works(device: torch.device, dtype: torch.dtype, heads: Heads, pla
 
 
 _TRIED: Final = (Tree(0, 5, (12, 14, 18)), Tree(18, 20, (21, 37)))  # unequal, so that a mask aligned to the start shows
+_WINDOW: Final = 4  # shorter than each of them
 
 
 def _fault(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: Heads, plain: Plain) -> str | None:
@@ -141,10 +145,12 @@ def _fault(kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: Head
         with torch.inference_mode(False), torch.enable_grad():
             query, key, value = drawn(heads.query), drawn(heads.key), drawn(heads.key)
             inputs = [query, key, value]
-            out = kernel(query, key, value, varlen(_TRIED, device), scaling, None)
-            expected = plain(query, key, value, _TRIED, scaling, None)
-            found = [out, *torch.autograd.grad(out.float().square().sum(), inputs)]
-            wanted = [expected, *torch.autograd.grad(expected.float().square().sum(), inputs)]
+            found, wanted = [], []
+            for window in (None, _WINDOW) if heads.windowed else (None,):
+                out = kernel(query, key, value, varlen(_TRIED, device), scaling, window)
+                expected = plain(query, key, value, _TRIED, scaling, window)
+                found += [out, *torch.autograd.grad(out.float().square().sum(), inputs)]
+                wanted += [expected, *torch.autograd.grad(expected.float().square().sum(), inputs)]
     except Exception as error:  # kernels that were built for another machine fail in every way
         return next(iter(str(error).splitlines()), type(error).__name__)
     # An eighth of the largest value: rounding of 16 bits is far below it, a wrong mask far above. A NaN is not below.

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers import MistralConfig
 
 from tests.training.pairs import made_up_rows, related_rows
 from training import attention, kernels, segments
@@ -161,6 +162,20 @@ def test_the_first_kernel_that_works_and_is_right_is_taken_and_the_others_are_sa
     caplog.clear()
     assert kernels.first_that_works(device, torch.float64, heads, attention.sdpa_attention) is None
     assert "no attention kernel for packs works here: plain attention is used, a sequence at a time" in caplog.messages
+
+
+def test_a_kernel_that_knows_no_window_is_not_taken_for_a_model_that_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def knows_no_window(*given: Any) -> Tensor:
+        return kernels.torch_varlen(*given[:-1], None)
+
+    monkeypatch.setattr(kernels, "varlen_attn", flash_by_hand)
+    monkeypatch.setattr(kernels, "KERNELS", {"whole": knows_no_window, "torch": kernels.torch_varlen})
+    for windowed, taken in ((False, knows_no_window), (True, kernels.torch_varlen)):
+        heads = kernels.Heads(HEADS, KEY_HEADS, SIZE, windowed)
+        found = kernels.first_that_works(torch.device("cpu"), torch.bfloat16, heads, attention.sdpa_attention)
+        assert found is taken
+    assert kernels.Heads.of(MistralConfig(sliding_window=7)).windowed
+    assert not kernels.Heads.of(MistralConfig(sliding_window=None)).windowed
 
 
 def test_a_torch_without_the_kernel_and_no_flash_attn_leave_plain_attention(monkeypatch: pytest.MonkeyPatch) -> None:
