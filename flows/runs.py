@@ -110,12 +110,19 @@ def refuse_bad_name(name: str) -> None:
 
 
 def open_run(name: str, recipe: Recipe) -> Run:
-    """The folder of the run `name`; a retry of the same run goes on in the same folder."""
+    """The folder of the run `name`; a retry of the same run goes on in the same folder.
+
+    Another recipe under a name that is taken takes its place, which is said: its stages stay in the store.
+    """
     refuse_bad_name(name)
     folder = recipe.work_dir.absolute() / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
-    settings = recipe.model_dump(mode="json")
-    write_text(folder / "recipe.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    kept = folder / "recipe.yaml"
+    settings = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    if kept.exists() and kept.read_text(encoding="utf-8") != settings:
+        said = "had other settings until now; this one takes its place, and `gc` may remove what it has made"
+        current_report().message("run", f"the run {name} {said}")
+    write_text(kept, settings)
     summary = empty_summary(name)
     if recipe.gates.waive:
         summary["waived"] = dict(recipe.gates.waive)

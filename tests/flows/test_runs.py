@@ -22,6 +22,14 @@ def stages(error: BaseException | None) -> Iterator[tuple[Stage, list[Manifest]]
     yield "ingest", []
 
 
+def test_a_run_that_takes_the_name_of_another_recipe_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "prefstack")
+    for beta, said in ((0.1, False), (0.1, False), (0.3, True)):
+        caplog.clear()
+        open_run("mine", load_recipe("demo", [f"work_dir={tmp_path}", f"train.beta={beta}"]))
+        assert any("the run mine had other settings until now" in text for text in caplog.messages) is said
+
+
 def test_ctrl_c_between_two_states_of_a_task_is_ctrl_c_and_no_error_of_prefects(tmp_path: Path) -> None:
     run = open_run("stopped", load_recipe("demo", [f"work_dir={tmp_path}"]))
     with pytest.raises(KeyboardInterrupt):
