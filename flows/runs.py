@@ -119,7 +119,7 @@ def open_run(name: str, recipe: Recipe) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "recipe.yaml"
     settings = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    if kept.exists() and kept.read_text(encoding="utf-8") != settings:
+    if kept.exists() and kept.read_text(encoding="utf-8", errors="replace") != settings:
         said = "had other settings until now; this one takes its place, and `gc` may remove what it has made"
         current_report().message("run", f"the run {name} {said}")
     write_text(kept, settings)
