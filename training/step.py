@@ -68,10 +68,9 @@ def run_packs(
     asked = torch.tensor(float(stop), dtype=torch.float64, device=device)
     together = torch.cat([sums.values, torch.stack([unmoved, drift, asked])])
     dist.all_reduce(together)
-    *_, unmoved_sum, drift_sum, stops = together.tolist()
     totals = StepTotals(
-        StepSums(together[:-3]).to_metrics(), unmoved_sum / config.batch_size,
-        math.sqrt(drift_sum / (2 * config.batch_size)), stops > 0,
+        StepSums(together[:-3]).to_metrics(), float(together[-3]) / config.batch_size,
+        math.sqrt(float(together[-2]) / (2 * config.batch_size)), bool(together[-1] > 0),
     )  # fmt: skip
     if math.isfinite(totals.metrics["loss"]):
         return totals, {}
