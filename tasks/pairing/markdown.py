@@ -43,8 +43,8 @@ _NOT_PLAIN: Final = re.compile(
 )
 # In a quotation the library puts a paragraph right below the list before it, which makes it part of the last item, and
 # one quotation right below another, which makes them one: a paragraph of the first goes on in the second.
-_AFTER_LIST: Final = re.compile(r"(?<=</[uo]l>)(?=\s*<p>)")
-_AFTER_QUOTATION: Final = re.compile(r"(?<=</blockquote>)(?=(?:\s|<!--[^<>]*-->)*+<blockquote)")
+_LAST_OF_LIST: Final = re.compile(r"</[uo]l>(?=\s*<p>)")
+_LAST_OF_QUOTATION: Final = re.compile(r"</blockquote>(?=(?:\s|<!--[^<>]*-->)*+<blockquote)")
 _BETWEEN: Final = "{0}x{0}"  # no stand-in, which has a number
 # The quick way gives up at an image in a link, as the editor makes them, only to go the long way then. Most are a
 # paragraph of this form, and no character of theirs would be written otherwise in Markdown.
@@ -111,11 +111,11 @@ def to_markdown(html: str, site: str) -> Converted:
 
 def _apart(html: str, mark: str | None) -> tuple[str, str | None]:
     """`html` with something between a list and a paragraph, and between a quotation and the next, which has a mark."""
-    html = _AFTER_LIST.sub("<div></div>", html)
-    if _AFTER_QUOTATION.search(html) is not None:
+    html = _LAST_OF_LIST.sub(r"\g<0><div></div>", html)
+    if _LAST_OF_QUOTATION.search(html) is not None:
         mark = mark or next((mark for mark in _MARKS if mark not in html), None)
         if mark is not None:
-            html = _AFTER_QUOTATION.sub(f"<p>{_BETWEEN.format(mark)}</p>", html)
+            html = _LAST_OF_QUOTATION.sub(rf"\g<0><p>{_BETWEEN.format(mark)}</p>", html)
     return html, mark
 
 
