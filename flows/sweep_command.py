@@ -62,7 +62,8 @@ def sweep_text(answer: dict[str, Any]) -> str:
         built = [stage for stage, entry in run["stages"].items() if not entry["reused"]]
         reused = len(run["stages"]) - len(built)
         values = [setting(value) for value in run["settings"].values()]
-        done = Text(f"failed at {run['error']['stage']}", "red") if run["error"] else "done"
+        at = run["error"]["stage"] if run["error"] else None
+        done = Text("failed" + (f" at {at}" if at else ""), "red") if run["error"] else "done"
         table.add_row(run["run"], *values, done, ", ".join(built) or "nothing", f"{reused} stages")
     found = answer["comparison"]
     return rendered(table) + "\n\n" + (compare_text(found) if found else "Fewer than two runs were evaluated.")
